@@ -1,0 +1,298 @@
+"""What the engine is told and what it answers, as plain values.
+
+The numbers of the enumerations are those of `proto/exchange/v1/types.proto`; `common.wire` turns
+these values into bytes and back. Prices are ticks, quantities lots, money atoms, times microseconds
+since the epoch.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+GENESIS_CHAIN = bytes(32)
+
+
+class Side(IntEnum):
+    BUY = 1
+    SELL = 2
+
+
+class OrderType(IntEnum):
+    LIMIT = 1
+    MARKET = 2
+
+
+class TimeInForce(IntEnum):
+    GTC = 1
+    IOC = 2
+    FOK = 3
+
+
+class SelfTradePrevention(IntEnum):
+    CANCEL_TAKER = 1
+    CANCEL_MAKER = 2
+    CANCEL_BOTH = 3
+
+
+class OrderStatus(IntEnum):
+    ACCEPTED = 1
+    OPEN = 2
+    PARTIALLY_FILLED = 3
+    FILLED = 4
+    CANCELED = 5
+    REJECTED = 6
+    EXPIRED = 7
+
+    @property
+    def live(self) -> bool:
+        return self <= OrderStatus.PARTIALLY_FILLED
+
+
+class Reason(IntEnum):
+    NONE = 0
+    USER_REQUEST = 1
+    SELF_TRADE = 2
+    POST_ONLY_WOULD_CROSS = 3
+    UNFILLED_REMAINDER = 4
+    FOK_NOT_FILLABLE = 5
+    HOLD_EXHAUSTED = 6
+    MARKET_HALTED = 7
+    OPERATOR_SKIP = 8
+
+
+class MarketStatus(IntEnum):
+    ACTIVE = 1
+    HALTED = 2
+
+
+class Liquidity(IntEnum):
+    MAKER = 1
+    TAKER = 2
+
+
+@dataclass(slots=True)
+class Asset:
+    """One unit is 10**scale atoms."""
+
+    asset_id: int
+    symbol: str
+    scale: int
+
+
+@dataclass(slots=True)
+class Market:
+    """The units of a market, its fees in basis points, and its status.
+
+    `tick_atoms` is what one tick adds to the price of one whole base unit, in quote atoms;
+    `lot_atoms` is one lot in base atoms.
+    """
+
+    market_id: int
+    symbol: str
+    base: Asset
+    quote: Asset
+    partition: int
+    tick_atoms: int
+    lot_atoms: int
+    min_notional_atoms: int
+    maker_fee_bps: int
+    taker_fee_bps: int
+    status: MarketStatus = MarketStatus.ACTIVE
+
+    @property
+    def atoms_per_tick_lot(self) -> int:
+        """Quote atoms in one lot at one tick; exact, which `units.check_market` has seen to."""
+        return self.tick_atoms * self.lot_atoms // 10**self.base.scale
+
+
+# ---- commands: what TX1 wrote -------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Place:
+    """`hold_atoms` is what TX1 held for it: quote atoms for a buy, base atoms for a sell.
+
+    A market buy has `qty_lots` or `quote_atoms`, the other is 0; `price_ticks` is 0 for MARKET.
+    """
+
+    order_id: int
+    user_id: int
+    market_id: int
+    side: Side
+    type: OrderType
+    time_in_force: TimeInForce
+    post_only: bool
+    stp: SelfTradePrevention
+    price_ticks: int
+    qty_lots: int
+    quote_atoms: int
+    hold_atoms: int
+    client_order_id: str = ""
+
+
+@dataclass(slots=True)
+class Cancel:
+    order_id: int
+    user_id: int
+
+
+@dataclass(slots=True)
+class CancelAll:
+    """All live orders of a user in one market, or with `market_id` 0 in the whole partition."""
+
+    user_id: int
+    market_id: int
+
+
+@dataclass(slots=True)
+class SetMarket:
+    market: Market
+
+
+@dataclass(slots=True)
+class Noop:
+    """Stands where an operator skipped a command; `order_id` 0: it was not a Place."""
+
+    order_id: int
+    reason: str
+
+
+Command = Place | Cancel | CancelAll | SetMarket | Noop
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one TX1 wrote for one partition; the commands have consecutive sequences."""
+
+    partition: int
+    first_sequence: int
+    time_us: int
+    previous_chain: bytes
+    chain: bytes
+    commands: list[Command]
+
+    @property
+    def last_sequence(self) -> int:
+        return self.first_sequence + len(self.commands) - 1
+
+
+# ---- events: what the engine made of a batch ----------------------------------------------------
+
+
+@dataclass(slots=True)
+class Trade:
+    """Fees are atoms of what each side receives: base for the buyer, quote for the seller."""
+
+    market_id: int
+    trade_id: int
+    sequence: int
+    price_ticks: int
+    qty_lots: int
+    taker_side: Side
+    maker_order_id: int
+    taker_order_id: int
+    maker_user_id: int
+    taker_user_id: int
+    maker_fee_atoms: int
+    taker_fee_atoms: int
+
+
+@dataclass(slots=True)
+class OrderState:
+    """An order as a batch left it; `released_atoms` is what the batch gave back to its owner."""
+
+    order_id: int
+    user_id: int
+    market_id: int
+    client_order_id: str
+    side: Side
+    status: OrderStatus
+    reason: Reason
+    filled_lots: int
+    filled_quote_atoms: int
+    fee_atoms: int
+    held_atoms: int
+    released_atoms: int
+    sequence: int
+
+
+@dataclass(slots=True)
+class MarketState:
+    market_id: int
+    status: MarketStatus
+    maker_fee_bps: int
+    taker_fee_bps: int
+    next_trade_id: int
+    last_price_ticks: int
+
+
+@dataclass(slots=True)
+class Settlement:
+    """All that TX2 needs to settle one batch. Orders and markets stand once each, by id."""
+
+    partition: int
+    first_sequence: int
+    last_sequence: int
+    time_us: int
+    previous_chain: bytes
+    chain: bytes
+    engine_version: int
+    trades: list[Trade] = field(default_factory=list)
+    orders: list[OrderState] = field(default_factory=list)
+    markets: list[MarketState] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class BookUpdate:
+    """Levels as (price_ticks, qty_lots), best first; in an update, 0 lots removes the level."""
+
+    market_id: int
+    full: bool
+    sequence: int
+    previous: int
+    last_trade_id: int
+    bids: list[tuple[int, int]]
+    asks: list[tuple[int, int]]
+    time_us: int
+
+
+@dataclass(slots=True)
+class Applied:
+    """What applying one batch gives: the settlement, and the changed levels of each touched market."""
+
+    settlement: Settlement
+    books: list[BookUpdate] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class LiveOrder:
+    """A resting order, as a restore reads it and as the engine would write it down.
+
+    `sequence` is its priority within its price. The book holds `qty_lots - filled_lots`.
+    """
+
+    order_id: int
+    user_id: int
+    market_id: int
+    client_order_id: str
+    side: Side
+    price_ticks: int
+    qty_lots: int
+    filled_lots: int
+    filled_quote_atoms: int
+    fee_atoms: int
+    held_atoms: int
+    sequence: int
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The engine's whole state at a watermark. The same state gives the same bytes from here on."""
+
+    partition: int
+    sequence: int
+    chain: bytes
+    time_us: int
+    engine_version: int
+    markets: list[Market]
+    states: list[MarketState]
+    orders: list[LiveOrder]
