@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     )
     kafka_replication: int = Field(1, ge=1, le=7, description="Replicas of each topic when it is created")
 
+    topic_prefix: str = Field(
+        "exchange", pattern="^[a-z0-9.-]+$", description="Topics are PREFIX.orders and so on"
+    )
+
     host: str = Field("127.0.0.1", description="Address that the public ports listen on")
     port: int = Field(8100, ge=0, le=65535, description="The gateway's HTTP and WebSocket port")
     listen_fd: int = Field(-1, description="Socket inherited from the supervisor, instead of host and port")
