@@ -101,7 +101,7 @@ class Market:
     @property
     def atoms_per_tick_lot(self) -> int:
         """Quote atoms in one lot at one tick; exact, which `units.check_market` has seen to."""
-        return self.tick_atoms * self.lot_atoms // 10**self.base.scale
+        return self.tick_atoms * self.lot_atoms // int(10**self.base.scale)
 
 
 # ---- commands: what TX1 wrote -------------------------------------------------------------------

@@ -1,0 +1,196 @@
+"""Acts of the operator that change the exchange: markets, users, tokens, deposits.
+
+A market is changed by a command in its partition's sequence, like everything that the engine knows.
+"""
+
+import hashlib
+import secrets
+from dataclasses import replace
+
+from common.core.errors import Conflict, UnknownSymbol
+from common.core.messages import Asset, Command, Market, MarketStatus, SetMarket
+from common.core.units import check_market
+from common.db import Connection
+from common.sequence import append
+
+DEPOSIT = 1
+WORLD_USER_ID = 0  # The other side of every deposit; it has ledger rows and no account.
+
+_MARKETS = """
+SELECT m.market_id, m.symbol, b.asset_id, b.symbol, b.scale, q.asset_id, q.symbol, q.scale, m.partition,
+       m.tick_atoms, m.lot_atoms, m.min_notional_atoms,
+       coalesce(s.maker_fee_bps, m.maker_fee_bps), coalesce(s.taker_fee_bps, m.taker_fee_bps),
+       coalesce(s.status, 1), coalesce(s.last_price_ticks, 0)
+FROM markets m
+JOIN assets b ON b.asset_id = m.base_asset_id
+JOIN assets q ON q.asset_id = m.quote_asset_id
+LEFT JOIN market_states s USING (market_id)
+ORDER BY m.market_id
+"""
+
+
+async def list_markets(connection: Connection) -> list[tuple[Market, int]]:
+    """Every market as the engine sees it at the watermark, with its last price in ticks (0: none)."""
+    cursor = await connection.execute(_MARKETS)
+    return [_market(row) for row in await cursor.fetchall()]
+
+
+def _market(row: tuple[object, ...]) -> tuple[Market, int]:
+    ids: list[int] = [value if isinstance(value, int) else 0 for value in row]
+    market = Market(
+        market_id=ids[0],
+        symbol=str(row[1]),
+        base=Asset(ids[2], str(row[3]), ids[4]),
+        quote=Asset(ids[5], str(row[6]), ids[7]),
+        partition=ids[8],
+        tick_atoms=ids[9],
+        lot_atoms=ids[10],
+        min_notional_atoms=ids[11],
+        maker_fee_bps=ids[12],
+        taker_fee_bps=ids[13],
+        status=MarketStatus(ids[14]),
+    )
+    return market, ids[15]
+
+
+async def create_market(connection: Connection, market: Market) -> bool:
+    """Create the market and its assets; False when it exists already with the same units."""
+    check_market(market)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE markets IN SHARE ROW EXCLUSIVE MODE")
+        for known, _ in await list_markets(connection):
+            if known.symbol == market.symbol or known.market_id == market.market_id:
+                return _same_units(known, market)
+        for asset in (market.base, market.quote):
+            await connection.execute(
+                "INSERT INTO assets (asset_id, symbol, scale) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                [asset.asset_id, asset.symbol, asset.scale],
+            )
+        await connection.execute(
+            "INSERT INTO markets (market_id, symbol, base_asset_id, quote_asset_id, partition, tick_atoms,"
+            " lot_atoms, min_notional_atoms, maker_fee_bps, taker_fee_bps)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                market.market_id,
+                market.symbol,
+                market.base.asset_id,
+                market.quote.asset_id,
+                market.partition,
+                market.tick_atoms,
+                market.lot_atoms,
+                market.min_notional_atoms,
+                market.maker_fee_bps,
+                market.taker_fee_bps,
+            ],
+        )
+        for asset in (market.base, market.quote):
+            await _open_account(connection, -(market.partition + 1), asset.asset_id)
+        await _send(connection, market.partition, SetMarket(market))
+    return True
+
+
+def _same_units(known: Market, market: Market) -> bool:
+    def units(of: Market) -> tuple[object, ...]:
+        return of.market_id, of.symbol, of.base, of.quote, of.partition, of.tick_atoms, of.lot_atoms
+
+    if units(known) != units(market):
+        raise Conflict(f"{market.symbol} (or its id {market.market_id}) exists with other units")
+    return False
+
+
+async def set_market(
+    connection: Connection,
+    symbol: str,
+    *,
+    status: MarketStatus | None = None,
+    maker_fee_bps: int | None = None,
+    taker_fee_bps: int | None = None,
+) -> int:
+    """Change fees or status; gives the sequence of the command, which the watermark passes when it holds."""
+    async with connection.transaction():
+        for market, _ in await list_markets(connection):
+            if market.symbol == symbol:
+                changed = replace(
+                    market,
+                    status=market.status if status is None else status,
+                    maker_fee_bps=market.maker_fee_bps if maker_fee_bps is None else maker_fee_bps,
+                    taker_fee_bps=market.taker_fee_bps if taker_fee_bps is None else taker_fee_bps,
+                )
+                return await _send(connection, market.partition, SetMarket(changed))
+    raise UnknownSymbol(f"There is no market {symbol}")
+
+
+async def _send(connection: Connection, partition: int, command: Command) -> int:
+    return (await append(connection, partition, [command])).first_sequence
+
+
+async def create_user(connection: Connection, name: str) -> int:
+    cursor = await connection.execute(
+        "INSERT INTO users (user_id, name) VALUES (nextval('user_ids'), %s) RETURNING user_id", [name]
+    )
+    return _int(await cursor.fetchone())
+
+
+async def create_token(connection: Connection, user_id: int) -> str:
+    """A new bearer token; only its SHA-256 is kept, so this is the one time that it can be read."""
+    token = secrets.token_urlsafe(32)
+    await connection.execute(
+        "INSERT INTO tokens (token_sha256, user_id) VALUES (%s, %s)", [token_sha256(token), user_id]
+    )
+    return token
+
+
+def token_sha256(token: str) -> bytes:
+    """A fast hash is enough: a token has 256 random bits, so there is nothing to guess."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def revoke_tokens(connection: Connection, user_id: int) -> int:
+    """Every token of the user ends; daemons notice within `token_cache_s`."""
+    cursor = await connection.execute(
+        "UPDATE tokens SET revoked_at = clock_timestamp() WHERE user_id = %s AND revoked_at IS NULL",
+        [user_id],
+    )
+    return cursor.rowcount
+
+
+async def deposit(
+    connection: Connection, user_id: int, asset_id: int, amount_atoms: int, reference: str
+) -> bool:
+    """Put money into an account, once for each `reference`; False when that was done before."""
+    assert amount_atoms > 0
+    async with connection.transaction():
+        cursor = await connection.execute(
+            "INSERT INTO ledger (kind, reference, user_id, asset_id, delta_atoms)"
+            " VALUES (%(kind)s, %(ref)s, %(user)s, %(asset)s, %(atoms)s),"
+            " (%(kind)s, %(ref)s, %(world)s, %(asset)s, -%(atoms)s) ON CONFLICT DO NOTHING",
+            {
+                "kind": DEPOSIT,
+                "ref": reference,
+                "user": user_id,
+                "world": WORLD_USER_ID,
+                "asset": asset_id,
+                "atoms": amount_atoms,
+            },
+        )
+        if cursor.rowcount == 0:
+            return False
+        await connection.execute(
+            "INSERT INTO accounts (user_id, asset_id, available_atoms) VALUES (%s, %s, %s)"
+            " ON CONFLICT (user_id, asset_id)"
+            " DO UPDATE SET available_atoms = accounts.available_atoms + excluded.available_atoms",
+            [user_id, asset_id, amount_atoms],
+        )
+    return True
+
+
+async def _open_account(connection: Connection, user_id: int, asset_id: int) -> None:
+    await connection.execute(
+        "INSERT INTO accounts (user_id, asset_id) VALUES (%s, %s) ON CONFLICT DO NOTHING", [user_id, asset_id]
+    )
+
+
+def _int(row: tuple[object, ...] | None) -> int:
+    assert row is not None
+    assert isinstance(row[0], int)
+    return row[0]
