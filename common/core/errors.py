@@ -113,6 +113,12 @@ class InvalidOrder(Refused):
     code = "INVALID_ORDER"
 
 
+class InvalidMarket(Refused):
+    """The market's units or fees cannot work."""
+
+    code = "INVALID_MARKET"
+
+
 class NotionalTooSmall(Refused):
     """Price times quantity is below the market's minimum."""
 
