@@ -11,7 +11,7 @@ from common.core.errors import Conflict, UnknownSymbol
 from common.core.messages import Asset, Command, Market, MarketStatus, SetMarket
 from common.core.units import check_market
 from common.db import Connection
-from common.sequence import append
+from common.sequence import take, write
 
 DEPOSIT = 1
 WORLD_USER_ID = 0  # The other side of every deposit; it has ledger rows and no account.
@@ -121,7 +121,9 @@ async def set_market(
 
 
 async def _send(connection: Connection, partition: int, command: Command) -> int:
-    return (await append(connection, partition, [command])).first_sequence
+    place = await take(connection, partition)
+    await write(connection, place, [command])
+    return place.first_sequence
 
 
 async def create_user(connection: Connection, name: str) -> int:

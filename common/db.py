@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import psycopg
+from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 # A session whose client hangs inside a transaction would keep its row locks for ever.
 IDLE_IN_TRANSACTION_MS = 1_000
 CONNECT_TIMEOUT_S = 5
 
-Connection = psycopg.AsyncConnection[tuple[object, ...]]
+Connection = psycopg.AsyncConnection[TupleRow]
+Cursor = psycopg.AsyncCursor[TupleRow]
 Pool = AsyncConnectionPool[Connection]
 
 # Lost connection, serialization, resources, not ready, intervention, system; idle-in-transaction

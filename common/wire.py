@@ -4,10 +4,10 @@ The bytes are a pure function of the values (no maps, fields in order), which th
 comparison of replays rely on.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 from common.core import messages as m
+from common.core.sequencing import chain_of
 from exchange.v1 import events_pb2 as ev
 from exchange.v1 import market_data_pb2 as md
 from exchange.v1 import types_pb2 as ty
@@ -105,13 +105,6 @@ def decode_batch(data: bytes) -> m.Batch:
         chain=raw.chain,
         commands=decode_commands(raw.commands),
     )
-
-
-def chain_of(previous_chain: bytes, first_sequence: int, time_us: int, commands: bytes) -> bytes:
-    """The hash chain of I1; `placement` has PostgreSQL compute the same from the same parts."""
-    digest = hashlib.sha256(commands).digest()
-    body = previous_chain + first_sequence.to_bytes(8, "big") + time_us.to_bytes(8, "big") + digest
-    return hashlib.sha256(body).digest()
 
 
 def _command_to_proto(command: m.Command) -> ev.Command:

@@ -151,7 +151,7 @@ CREATE TABLE outbox_archive (LIKE outbox INCLUDING ALL);
 CREATE TABLE relay_cursors (
     partition     integer PRIMARY KEY REFERENCES shards,
     next_sequence bigint NOT NULL DEFAULT 1,
-    topic_id      text NOT NULL DEFAULT '' -- Of exchange.orders when the cursor last moved.
+    last_offset   bigint NOT NULL DEFAULT -1 -- Of the last record sent; one that goes back means a new topic.
 );
 
 -- How far TX2 has settled a partition (I7).
