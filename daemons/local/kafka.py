@@ -23,6 +23,7 @@ _FORMAT_S, _START_S, _STOP_S = 60.0, 90.0, 15.0
 # C1 alone starts faster, and leaves both cores and memory to the exchange.
 _JVM = ("-Xms96m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xss512k")
 
+# The session is short because a broker that was killed waits for its own old one to end.
 _CONFIG = """\
 process.roles=broker,controller
 node.id=1
@@ -43,6 +44,8 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=2097152

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import anyio
 import anyio.abc
 
 from common.core.errors import ExchangeError
+from common.supervise import leaves
 
 Progress = Callable[[str], None]
 
@@ -49,15 +50,6 @@ async def alone() -> AsyncIterator[None]:
         if len(errors) == 1:
             raise errors[0] from errors[0].__cause__
         raise
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors themselves, without the groups around them."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from leaves(inner)
-    else:
-        yield error
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +121,7 @@ async def start(program: Program) -> Child:
     with program.log.open("ab") as log:
         try:
             process = await anyio.open_process(
-                _bound_to_us(program),
+                command(program),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -182,7 +174,7 @@ def _how_it_ended(child: Child, within_s: float) -> str:
     return f"ended with code {child.returncode}"
 
 
-def _bound_to_us(program: Program) -> list[str]:
+def command(program: Program) -> list[str]:
     """The command, under setpriv where there is one: no preexec_fn, which is not safe with threads."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:

@@ -22,6 +22,7 @@ bind 127.0.0.1
 port {port}
 requirepass {password}
 dir {folder}
+databases 256
 save ""
 appendonly no
 maxmemory 64mb
