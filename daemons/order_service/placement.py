@@ -7,6 +7,7 @@ Does not promise: fairness between batches. Who calls decides what stands in a b
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from psycopg.rows import TupleRow
 
@@ -61,18 +62,28 @@ _ANY_OF = "SELECT 1 FROM orders WHERE order_id = ANY(%s) LIMIT 1"
 _OrderRow = tuple[object, ...]
 
 
+@dataclass(slots=True)
+class Doubt:
+    """A commit that was sent and not answered yet: what it will have meant, if it happened."""
+
+    answers: list[Answer]
+    user_ids: list[int]
+    order_ids: list[int]
+
+
 class Placement:
     """Runs TX1 on one session. Order ids come from the caller, taken before the transaction (I2)."""
 
     def __init__(self, connection: Connection, markets: Markets) -> None:
         self._connection = connection
         self._markets = markets
+        self.doubt: Doubt | None = None
 
     async def commit(self, requests: Sequence[Request], order_ids: Sequence[int]) -> list[Answer]:
         """Commit the batch and answer each request, in order; a refused one does not touch the others.
 
-        `order_ids` has one id for each request. Raises psycopg errors: the outcome is then unknown
-        until `did_commit` tells it.
+        `order_ids` has one id for each request. Raises psycopg errors; when `doubt` is set then, the
+        batch may have been committed all the same, and `did_commit` tells.
         """
         checked = [check(request, self._markets) for request in requests]
         seen = await self._look(lookup_for(requests, checked))
@@ -83,15 +94,22 @@ class Placement:
             await self._connection.rollback()
         return plan.complete()
 
-    async def did_commit(self, user_ids: Sequence[int], order_ids: Sequence[int]) -> bool:
-        """True when a transaction that placed one of these orders did commit.
+    async def did_commit(self, doubt: Doubt) -> bool:
+        """True when the transaction in doubt did commit. Cancels alone may simply be sent again.
 
         The locks on its users are taken first: that waits for its end, should it still be under way.
         """
         async with self._connection.transaction():
-            await self._connection.execute(_LOCK_USERS, [sorted(set(user_ids))])
-            cursor = await self._connection.execute(_ANY_OF, [list(order_ids)])
+            await self._connection.execute(_LOCK_USERS, [doubt.user_ids])
+            cursor = await self._connection.execute(_ANY_OF, [doubt.order_ids])
             return await cursor.fetchone() is not None
+
+    async def next_block(self) -> int:
+        """The first id of a block of the sequence `order_ids`, which nobody else gets."""
+        cursor = await self._connection.execute("SELECT nextval('order_ids')")
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
 
     async def _look(self, lookup: Lookup) -> Seen:
         """First round trip. The users' locks come before the look-up of client order ids (I9)."""
@@ -162,6 +180,10 @@ class Placement:
                 for row in rows:
                     await copy.write_row(row)
             rows = []
+        symbols = {market.market_id: market.symbol for market in self._markets.by_id.values()}
+        for place in places:
+            plan.answer(place.partition, place.first_sequence, place.time_us, symbols)
+        self.doubt = _doubt(plan)
         async with self._connection.pipeline():
             for row in rows:
                 await self._connection.execute(_INSERT, row)
@@ -169,9 +191,21 @@ class Placement:
                 commands = [entry.command for entry in plan.entries[place.partition]]
                 await sequence.write(self._connection, place, commands)
             await self._connection.execute("COMMIT")
-        symbols = {market.market_id: market.symbol for market in self._markets.by_id.values()}
-        for place in places:
-            plan.answer(place.partition, place.first_sequence, place.time_us, symbols)
+        self.doubt = None
+
+
+def _doubt(plan: Plan) -> Doubt:
+    placed = [
+        entry.command
+        for entries in plan.entries.values()
+        for entry in entries
+        if isinstance(entry.command, m.Place)
+    ]
+    return Doubt(
+        answers=plan.complete(),
+        user_ids=sorted({place.user_id for place in placed}),
+        order_ids=[place.order_id for place in placed],
+    )
 
 
 def _order_rows(plan: Plan, place: sequence.Place) -> list[_OrderRow]:
