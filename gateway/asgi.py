@@ -1,0 +1,169 @@
+"""The outermost layer: every HTTP request passes here, and every answer leaves here.
+
+It gives the request its id, reads the body within its limit and in time, counts, and logs what failed
+or was slow. Then a hot route answers directly, or Quart finds the handler.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import structlog
+import trio
+
+from common.core.errors import ExchangeError, Malformed, NotFound, PayloadTooLarge
+from common.telemetry import get_logger
+from gateway import metrics
+from gateway.calls import Answer, Call, find_header, request_id_of, response_headers
+from gateway.errors import RequestTimeout, UpgradeRequired, error_answer
+from gateway.pipeline import Handler
+
+BODY_S = 15.0  # How long a body may take to arrive.
+SLOW_S = 1.0  # From here on a request is logged.
+WS_PATH = "/ws"
+
+log = get_logger(__name__)
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Application(Protocol):
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Gateway:
+    """The ASGI application. `hot` maps (method, path) to handlers that need no router."""
+
+    def __init__(
+        self, routed: Application, hot: Mapping[tuple[str, str], Handler], *, body_limit_bytes: int
+    ) -> None:
+        self._routed = routed
+        self._hot = dict(hot)
+        self._body_limit_bytes = body_limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return await _refuse_websocket(scope, send)
+        assert scope["type"] == "http", "the server speaks HTTP; there is no lifespan"
+        headers = scope["headers"]
+        call = Call(
+            method=scope["method"],
+            path=scope["path"],
+            target=scope["raw_path"],
+            query=scope["query_string"],
+            headers=headers,
+            request_id=request_id_of(find_header(headers, b"x-request-id")),
+        )
+        started = trio.current_time()
+        reply = _Reply(call, send)
+        metrics.in_flight.inc()
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        try:
+            await self._answer(call, scope, receive, reply)
+        finally:
+            metrics.in_flight.dec()
+            _account(call, reply.status, trio.current_time() - started)
+        return None
+
+    async def _answer(self, call: Call, scope: Scope, receive: Receive, reply: "_Reply") -> None:
+        try:
+            call.body = await self._read_body(call, receive)
+        except ExchangeError as error:
+            return await reply.answer(error_answer(error))
+        handler = self._hot.get((call.method, call.path))
+        if handler is not None:
+            call.route = call.path
+            return await reply.answer(await handler(call))
+        scope["call"] = call
+        return await self._routed(scope, _replay(call.body, receive), reply.forward)
+
+    async def _read_body(self, call: Call, receive: Receive) -> bytes:
+        """The whole body; raises PayloadTooLarge as soon as that is certain, without reading on."""
+        length = call.header(b"content-length")
+        if length is None and call.header(b"transfer-encoding") is None:
+            return b""
+        limit_bytes = self._body_limit_bytes
+        if length is not None and int(length) > limit_bytes:  # h11 has seen to it that it is a number.
+            raise PayloadTooLarge(f"The body may have at most {limit_bytes} bytes.")
+        parts: list[bytes] = []
+        size = 0
+        with trio.move_on_after(BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Malformed("The connection ended within the body.")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit_bytes:
+                    raise PayloadTooLarge(f"The body may have at most {limit_bytes} bytes.")
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+        raise RequestTimeout(f"The body did not arrive within {BODY_S:.0f} s.")
+
+
+class _Reply:
+    """Sends the answer to one call, whoever made it, and remembers its status."""
+
+    def __init__(self, call: Call, send: Send) -> None:
+        self._call = call
+        self._send = send
+        self.status = 0  # Until an answer has begun.
+
+    async def answer(self, answer: Answer) -> None:
+        self.status = answer.status
+        headers = response_headers(answer, self._call.request_id)
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+    async def forward(self, message: Message) -> None:
+        """For Quart's messages: what every answer carries is added to the first."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message["headers"],
+                (b"x-request-id", self._call.request_id.encode("ascii")),
+                (b"x-content-type-options", b"nosniff"),
+            ]
+        await self._send(message)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """For Quart: the body that has been read already, then whatever comes (the disconnect)."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _account(call: Call, status: int, seconds: float) -> None:
+    metrics.answered(call.route, call.method, status, seconds)
+    if status == 0 or status >= 500 or seconds >= SLOW_S:
+        log.info(
+            "request",
+            method=call.method,
+            route=call.route,
+            status=status,
+            duration_s=round(seconds, 4),
+            user_id=call.user_id or None,
+        )
+
+
+async def _refuse_websocket(scope: Scope, send: Send) -> None:
+    """An upgrade that comes second on its connection: only the first request can be spliced."""
+    if scope["path"] == WS_PATH:
+        error: ExchangeError = UpgradeRequired()
+    else:
+        error = NotFound("There is no such path. WebSockets are at /ws.")
+    answer = error_answer(error)
+    request_id = request_id_of(find_header(scope["headers"], b"x-request-id"))
+    headers = [*response_headers(answer, request_id), (b"connection", b"close")]
+    await send({"type": "websocket.http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": answer.body, "more_body": False})

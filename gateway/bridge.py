@@ -1,0 +1,109 @@
+"""gRPC calls from Trio, without a thread per call.
+
+grpc.aio needs asyncio, so this uses the synchronous channel's futures. Their done-callbacks run in
+gRPC's own thread; there they only append to a deque and, when nobody has done so yet, ask Trio to
+look at it. So however many calls end at once, Trio is woken once.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import grpc
+import outcome
+import trio
+
+from common.core.errors import ExchangeError, Unavailable
+from common.rpc import CHANNEL_OPTIONS, from_rpc_error
+from common.rpc_errors import ERROR_KEY
+from common.telemetry import get_logger
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+Metadata = Sequence[tuple[str, str]]
+
+log = get_logger(__name__)
+
+
+class _Waiter:
+    """A task that waits for one call; `task` is None once it has stopped waiting."""
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+
+class Bridge:
+    """Awaits gRPC futures in the Trio run that it was made in. Not for use by several runs."""
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._finished: deque[_Waiter] = deque()
+        self._woken = False
+
+    async def call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[T, R]",
+        request: T,
+        *,
+        timeout_s: float,
+        metadata: Metadata = (),
+    ) -> R:
+        """Call and wait. Cancelling the task cancels the call; a refusal is raised as ExchangeError."""
+        waiter = _Waiter()
+        future = method.future(request, timeout=timeout_s, metadata=tuple(metadata))
+        future.add_done_callback(lambda _: self._done(waiter))
+
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            waiter.task = None
+            future.cancel()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        try:
+            return future.result()  # It is done: this does not block.
+        except grpc.FutureCancelledError:
+            raise Unavailable("The call was cut off; it may or may not have happened.") from None
+        except grpc.RpcError as error:
+            raise _translate(error) from None
+
+    def _done(self, waiter: _Waiter) -> None:
+        """In gRPC's thread. Both orders of append and look at `_woken` are safe: see `_wake`."""
+        self._finished.append(waiter)
+        if not self._woken:
+            self._woken = True
+            try:
+                self._token.run_sync_soon(self._wake)
+            except trio.RunFinishedError:
+                return  # Nobody waits any more.
+
+    def _wake(self) -> None:
+        """In Trio's thread. The flag falls before the deque is read, so that a later append wakes again."""
+        self._woken = False
+        while self._finished:
+            waiter = self._finished.popleft()
+            if waiter.task is not None:
+                trio.lowlevel.reschedule(waiter.task, outcome.Value(None))
+                waiter.task = None
+
+
+def _translate(error: grpc.RpcError) -> ExchangeError:
+    """The error that the service raised; of gRPC's own ones the kind, while their words go to the log."""
+    mapped = from_rpc_error(error)
+    if isinstance(error, grpc.Call) and ERROR_KEY in dict(error.trailing_metadata() or ()):
+        return mapped
+    log.warning("call failed", error=mapped.message, code=mapped.code)
+    return type(mapped)()  # Addresses and library messages are nothing for the public.
+
+
+@asynccontextmanager
+async def open_channel(address: str) -> AsyncIterator[grpc.Channel]:
+    """A channel that connects in the background and fails fast while there is nobody at `address`."""
+    channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    try:
+        yield channel
+    finally:
+        channel.close()

@@ -1,0 +1,50 @@
+"""What a connection gives to the application that answers its request: ASGI's `receive` side.
+
+Hypercorn's own channel can block for ever when an answer is given while the body still comes: the
+notice of the end would have to wait behind body parts that nobody reads. Here the end never waits.
+"""
+
+from collections import deque
+from typing import Any
+
+import trio
+
+Message = dict[str, Any]
+
+MOST_PARTS = 4  # Of at most 64 KiB each.
+
+
+class Inbox:
+    """Body parts wait for room; after the end they are thrown away."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque()
+        self._changed = trio.Event()
+        self._over = False
+
+    async def put(self, message: Any) -> None:
+        if message["type"] == "http.disconnect" or message["type"] == "websocket.disconnect":
+            self._over = True
+        else:
+            while len(self._messages) >= MOST_PARTS and not self._over:
+                await self._changed.wait()
+            if self._over:
+                return
+        self._messages.append(message)
+        self._notify()
+
+    async def get(self) -> Any:
+        while not self._messages:
+            await self._changed.wait()
+        message = self._messages.popleft()
+        self._notify()
+        return message
+
+    def close(self) -> None:
+        """The application has ended: nobody will read what else comes."""
+        self._over = True
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

@@ -1,0 +1,161 @@
+"""From protobuf messages to the JSON of API.md. Decimals are strings, ids are strings."""
+
+from collections.abc import Iterable
+
+from common.core.messages import (
+    Asset,
+    Liquidity,
+    Market,
+    MarketStatus,
+    OrderStatus,
+    OrderType,
+    Reason,
+    SelfTradePrevention,
+    Side,
+    TimeInForce,
+)
+from common.core.units import atoms_to_text, price_to_text, qty_to_text, time_to_text
+from exchange.v1 import market_data_pb2 as md
+from exchange.v1 import orders_pb2 as pb
+from exchange.v1 import types_pb2 as ty
+from gateway.markets import MarketTable
+
+Json = dict[str, object]
+
+
+def market_json(market: Market) -> Json:
+    return {
+        "symbol": market.symbol,
+        "base": market.base.symbol,
+        "quote": market.quote.symbol,
+        "tick_size": price_to_text(market, 1),
+        "lot_size": qty_to_text(market, 1),
+        "min_notional": atoms_to_text(market.quote, market.min_notional_atoms),
+        "maker_fee_bps": market.maker_fee_bps,
+        "taker_fee_bps": market.taker_fee_bps,
+        "status": MarketStatus(market.status).name,
+    }
+
+
+def book_json(market: Market, book: md.GetBookResponse) -> Json:
+    return {
+        "symbol": market.symbol,
+        "sequence": book.sequence,
+        "bids": [_level(market, level) for level in book.bids],
+        "asks": [_level(market, level) for level in book.asks],
+    }
+
+
+def _level(market: Market, level: md.Level) -> list[str]:
+    return [price_to_text(market, level.price_ticks), qty_to_text(market, level.qty_lots)]
+
+
+def trade_json(market: Market, trade: md.PublicTrade) -> Json:
+    return {
+        "trade_id": str(trade.trade_id),
+        "symbol": market.symbol,
+        "price": price_to_text(market, trade.price_ticks),
+        "quantity": qty_to_text(market, trade.qty_lots),
+        "taker_side": Side(trade.taker_side).name,
+        "time": time_to_text(trade.time_us),
+    }
+
+
+def candle_json(market: Market, candle: md.Candle) -> Json:
+    return {
+        "open_time": time_to_text(candle.open_time_us),
+        "open": price_to_text(market, candle.open_ticks),
+        "high": price_to_text(market, candle.high_ticks),
+        "low": price_to_text(market, candle.low_ticks),
+        "close": price_to_text(market, candle.close_ticks),
+        "volume": qty_to_text(market, candle.volume_lots),
+        "quote_volume": atoms_to_text(market.quote, candle.quote_volume_atoms),
+        "trades": candle.trades,
+    }
+
+
+def ticker_json(market: Market, ticker: md.GetTickerResponse) -> Json:
+    return {
+        "symbol": market.symbol,
+        "last": _price(market, ticker.last_ticks),
+        "bid": _price(market, ticker.bid_ticks),
+        "ask": _price(market, ticker.ask_ticks),
+        "open": _price(market, ticker.open_ticks),
+        "high": _price(market, ticker.high_ticks),
+        "low": _price(market, ticker.low_ticks),
+        "volume": qty_to_text(market, ticker.volume_lots),
+        "quote_volume": atoms_to_text(market.quote, ticker.quote_volume_atoms),
+        "trades": ticker.trades,
+    }
+
+
+def _price(market: Market, ticks: int) -> str | None:
+    """None where there was no price."""
+    return price_to_text(market, ticks) if ticks else None
+
+
+def accepted_json(accepted: pb.Accepted) -> Json:
+    return {
+        "order_id": str(accepted.order_id),
+        "client_order_id": accepted.client_order_id or None,
+        "symbol": accepted.symbol,
+        "sequence": accepted.sequence,
+        "status": "ACCEPTED",
+        "created_at": time_to_text(accepted.created_us),
+    }
+
+
+def order_json(market: Market, order: pb.Order) -> Json:
+    side = Side(order.side)
+    return {
+        "order_id": str(order.order_id),
+        "client_order_id": order.client_order_id or None,
+        "symbol": market.symbol,
+        "side": side.name,
+        "type": OrderType(order.type).name,
+        "time_in_force": TimeInForce(order.time_in_force).name,
+        "post_only": order.post_only,
+        "stp": SelfTradePrevention(order.stp).name,
+        "price": _price(market, order.price_ticks),
+        "quantity": qty_to_text(market, order.qty_lots) if order.qty_lots else None,
+        "quote_quantity": atoms_to_text(market.quote, order.quote_atoms) if order.quote_atoms else None,
+        "filled_quantity": qty_to_text(market, order.filled_lots),
+        "filled_quote": atoms_to_text(market.quote, order.filled_quote_atoms),
+        "fee": atoms_to_text(market.base if side is Side.BUY else market.quote, order.fee_atoms),
+        "fee_asset": (market.base if side is Side.BUY else market.quote).symbol,
+        "status": OrderStatus(order.status).name,
+        "reason": Reason(order.reason).name if order.reason else None,
+        "sequence": order.sequence,
+        "created_at": time_to_text(order.created_us),
+        "updated_at": time_to_text(order.updated_us),
+    }
+
+
+def fill_json(table: MarketTable, fill: ty.Fill) -> Json:
+    market = table.of_id(fill.market_id)
+    fee_asset = market.base if fill.fee_asset_id == market.base.asset_id else market.quote
+    return {
+        "trade_id": str(fill.trade_id),
+        "order_id": str(fill.order_id),
+        "symbol": market.symbol,
+        "side": Side(fill.side).name,
+        "price": price_to_text(market, fill.price_ticks),
+        "quantity": qty_to_text(market, fill.qty_lots),
+        "fee": atoms_to_text(fee_asset, fill.fee_atoms),
+        "fee_asset": fee_asset.symbol,
+        "liquidity": Liquidity(fill.liquidity).name,
+        "time": time_to_text(fill.time_us),
+    }
+
+
+def accounts_json(assets: dict[int, Asset], accounts: Iterable[ty.Account]) -> list[Json]:
+    """Accounts in assets of known markets; no market, no way to have got another asset."""
+    return [
+        {
+            "asset": assets[account.asset_id].symbol,
+            "available": atoms_to_text(assets[account.asset_id], account.available_atoms),
+            "held": atoms_to_text(assets[account.asset_id], account.held_atoms),
+        }
+        for account in accounts
+        if account.asset_id in assets
+    ]
