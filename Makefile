@@ -1,32 +1,33 @@
 # `make up` runs the exchange, `make test` tests it. Everything that they need is installed here.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= --demo
 PROTOS := $(wildcard proto/exchange/v1/*.proto)
 
-.PHONY: up test bench lint types proto lock clean setup
+.PHONY: up test bench lint types lock clean setup chromium
 
 up: setup
-	$(BIN)/exchange up $(DEMO) $(ARGS)
+	@exec $(BIN)/exchange up $(DEMO) $(ARGS)
 
 setup: $(VENV)/.installed proto/exchange/v1/.generated
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@echo "Installing the pinned dependencies into $(VENV) ..."
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+	@echo "Installing the pinned dependencies into $(VENV) (once, a minute or two) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
 
 # The generated code lies beside its protos and is not kept in git.
 proto/exchange/v1/.generated: $(PROTOS) $(VENV)/.installed
-	rm -f proto/exchange/v1/*_pb2*.py*
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
+	@echo "Generating code from the protos ..."
+	@rm -f proto/exchange/v1/*_pb2*.py*
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
 		--python_out=proto --mypy_out=quiet:proto --grpc_python_out=proto --mypy_grpc_out=quiet:proto $(PROTOS:proto/%=%)
-	touch $@
-
-proto: setup
+	@touch $@
 
 lint: setup
 	$(BIN)/buf lint
@@ -36,8 +37,33 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-test: lint types
+# The tests of the page need a browser; nothing else does.
+chromium:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Debian's chromium for the tests of the page ..."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			chromium chromium-driver </dev/null >/dev/null; \
+	else echo "Missing for the tests of the page: apt-get install chromium chromium-driver"; exit 1; fi
+
+test: lint types chromium
 	$(BIN)/pytest $(ARGS)
 
 bench: setup
-	$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
+
+# Every dependency for every platform, with hashes; versions stay unless ARGS=--upgrade. What stands from
+# the comment in the lock file on is not resolved: it is wanted without its own dependencies.
+UNRESOLVED := /^\# The page draws/,$$
+lock: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	sed '$(UNRESOLVED)d' requirements.lock >requirements.lock.new
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--no-emit-index-url --extra dev $(ARGS) --output-file requirements.lock.new pyproject.toml
+	{ echo "# Made by 'make lock' from pyproject.toml; complete, so it is installed with --no-deps."; \
+		cat requirements.lock.new; sed -n '$(UNRESOLVED)p' requirements.lock; } >requirements.lock.newer
+	mv requirements.lock.newer requirements.lock
+	rm requirements.lock.new
+
+clean:
+	rm -rf $(VENV) deploy/kafka/libs proto/exchange/v1/.generated proto/exchange/v1/*_pb2*.py*

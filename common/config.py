@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         "exchange", pattern="^[a-z0-9.-]+$", description="Topics are PREFIX.orders and so on"
     )
 
+    data: str = Field(".exchange", description="Folder of `exchange up` for its servers' data and all logs")
     host: str = Field("127.0.0.1", description="Address that the public ports listen on")
     port: int = Field(8100, ge=0, le=65535, description="The gateway's HTTP and WebSocket port")
     listen_fd: int = Field(-1, description="Socket inherited from the supervisor, instead of host and port")

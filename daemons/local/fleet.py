@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 
 from common.config import Settings
-from daemons.local.ports import free_port, preferred_port
+from daemons.local.ports import free_port, listen, preferred_port
 from daemons.local.process import Child, LocalError, Program, Progress, alone, start
 from daemons.local.servers import Servers
 
@@ -45,16 +45,27 @@ class Ports:
     health: Mapping[str, int] = field(default_factory=dict)
 
 
-def choose_ports(gateway: int, host: str = "127.0.0.1") -> Ports:
-    """The public gRPC ports follow the gateway's where they are free; the rest are any."""
+def choose_ports(settings: Settings, gateway: int) -> Ports:
+    """The public gRPC ports are those that the settings name, or else follow the gateway's where free.
+
+    Raises PortTaken for a named one that is taken.
+    """
     return Ports(
         gateway=gateway,
-        orders=preferred_port(gateway + 1, host),
-        market_data=preferred_port(gateway + 2, host),
+        orders=_public_port(settings, "orders_port", gateway + 1),
+        market_data=_public_port(settings, "market_data_port", gateway + 2),
         orders_internal=free_port(),
         market_data_ws=free_port(),
         health={name: free_port() for name in MODULES if name != "gateway"},
     )
+
+
+def _public_port(settings: Settings, name: str, otherwise: int) -> int:
+    if name not in settings.model_fields_set:
+        return preferred_port(otherwise, settings.host)
+    port = int(getattr(settings, name))
+    listen(settings.host, port, f"EXCHANGE_{name.upper()}").close()
+    return port
 
 
 def programs(
@@ -71,7 +82,7 @@ def programs(
             pass_fds = (listener.fileno(),)
         made[name] = Program(
             name=name,
-            argv=[sys.executable, "-m", module],
+            argv=[sys.executable, "-P", "-m", module],
             log=logs / f"{name}.log",
             env=shared | own,
             pass_fds=pass_fds,

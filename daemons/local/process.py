@@ -109,10 +109,17 @@ class Child:
 
     def tail(self) -> str:
         """What it wrote last since this start, for an error message."""
-        with self.program.log.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, size - _TAIL_BYTES))
-            return log.read().decode(errors="replace").strip()
+        return tail_of(self.program.log, self._log_start)
+
+
+def tail_of(path: Path, begin: int = 0) -> str:
+    """The end of a log, from byte `begin` on at the earliest; empty when there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(begin, size - _TAIL_BYTES))
+        return log.read().decode(errors="replace").strip()
 
 
 async def start(program: Program) -> Child:

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,13 +24,12 @@ from common.config import Settings
 from daemons.local.fleet import MODULES, Ports, choose_ports, programs
 from daemons.local.ports import free_port, listen
 from daemons.local.prepare import prepare
-from daemons.local.process import Program, command
+from daemons.local.process import Program, command, tail_of
 from daemons.local.servers import Servers
 from tests.harness.servers import bare_settings, fresh_database
 
 READY_S = 60.0
 _STOP_S = 15.0
-_TAIL_BYTES = 4_000
 _REDIS_DATABASES = 256
 
 _numbers = itertools.count(1)
@@ -114,9 +113,7 @@ class Daemon:
             self.wait()
 
     def tail(self) -> str:
-        if not self.program.log.exists():
-            return ""
-        return self.program.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+        return tail_of(self.program.log)
 
 
 class Exchange:
@@ -226,7 +223,7 @@ def running_exchange(
 def _exchange(settings: Settings, logs: Path, listener: socket.socket) -> Iterator[Exchange]:
     with start_blocking_portal() as portal:
         portal.call(prepare, settings, print)
-    ports = replace(choose_ports(0), gateway=listener.getsockname()[1])
+    ports = choose_ports(settings, listener.getsockname()[1])
     where = Servers(settings.postgres_url, settings.redis_url, settings.kafka_bootstrap)
     made = programs(settings, where, ports, logs, listener)
     with Exchange(settings, ports, {name: Daemon(program) for name, program in made.items()}) as exchange:
