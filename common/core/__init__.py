@@ -8,6 +8,7 @@ units       decimal text <-> ticks, lots, atoms; only the edge needs it
 orders      what an order must look like, and what it holds (TX1)
 fees        basis points, rounded against the user
 book        price levels and queues of one market
+match       what happens when an order meets the book
 engine      (state, batch) -> (state, events): the only writer of books
 sequencing  the hash chain of the log, and what a reader makes of a batch
 ledger      settlement -> movements of money (TX2)
