@@ -229,6 +229,11 @@ class SettlementJoiner:
         self._token = 0
         self._pieces: list[bytes] = []
 
+    @property
+    def pending(self) -> bool:
+        """True while parts wait for the rest of their settlement."""
+        return bool(self._pieces)
+
     def add(self, data: bytes, token: int) -> m.Settlement | None:
         """The settlement when this was its last part; parts of different leaders are never mixed."""
         try:

@@ -110,20 +110,15 @@ class Settler:
                 rewound_s = anyio.current_time()
                 await set_back(connection, partition, "settlement_gap")
                 self._relays.wake(partition)
-            told_offset = records[-1].offset
+            if not joiner.pending:  # A settlement of which a part is missing is read again from its first.
+                told_offset = records[-1].offset
 
     async def _settle(
         self, lease: Lease, connection: db.Connection, deliveries: Sequence[Delivery], told_offset: int
     ) -> Outcome:
         if not deliveries:
             return Outcome()
-        known = self._markets.by_id
-        needed = {
-            state.market_id
-            for one in deliveries
-            for state in (*one.settlement.markets, *one.settlement.orders)
-        }
-        if not needed <= known.keys():
+        if not _markets_of(deliveries) <= self._markets.by_id.keys():
             self._markets.fill([market for market, _ in await list_markets(connection)])
         try:
             return await settle(
@@ -174,6 +169,12 @@ class Settler:
                 continue
             if row is not None and row[1] is None:
                 return
+
+
+def _markets_of(deliveries: Sequence[Delivery]) -> set[int]:
+    batches = [delivery.settlement for delivery in deliveries]
+    set_or_traded = {state.market_id for batch in batches for state in batch.markets}
+    return set_or_traded | {state.market_id for batch in batches for state in batch.orders}
 
 
 def _join(joiner: SettlementJoiner, records: Sequence[Record], partition: int) -> list[Delivery]:

@@ -1,0 +1,99 @@
+"""The engine's state at the watermark, read in one snapshot of the database (I8).
+
+TX1 never changes a column that is read here, so orders above the watermark do not disturb: they are
+ACCEPTED still, and come with the batches that follow.
+"""
+
+from dataclasses import dataclass, replace
+
+from psycopg.rows import TupleRow
+
+from common.admin import list_markets
+from common.core.messages import LiveOrder, MarketState, MarketStatus, Side, Snapshot
+from common.db import Connection
+
+_WATERMARK = (
+    "SELECT sequence, chain, time_us, engine_version, orders_offset FROM watermarks WHERE partition = %s"
+)
+_STATES = """
+SELECT market_id, status, maker_fee_bps, taker_fee_bps, next_trade_id, last_price_ticks
+FROM market_states WHERE partition = %s ORDER BY market_id
+"""
+# OPEN and PARTIALLY_FILLED; by priority, so that each goes to the end of its queue.
+_LIVE = """
+SELECT order_id, user_id, market_id, coalesce(client_order_id, ''), side, price_ticks, qty_lots, filled_lots,
+       filled_quote_atoms, fee_atoms, held_atoms, sequence
+FROM orders WHERE partition = %s AND status IN (2, 3)
+ORDER BY market_id, side, price_ticks, sequence
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """`orders_offset` is a hint: where the batch at the watermark lay in exchange.orders; -1: none."""
+
+    snapshot: Snapshot
+    orders_offset: int
+
+
+async def read_watermark(connection: Connection, partition: int) -> tuple[int, bytes]:
+    cursor = await connection.execute(
+        "SELECT sequence, chain FROM watermarks WHERE partition = %s", [partition]
+    )
+    row = await cursor.fetchone()
+    assert row is not None, f"partition {partition} does not exist"
+    return int(row[0]), bytes(row[1])
+
+
+async def restore(connection: Connection, partition: int) -> Restored:
+    """Everything that the engine of one partition knows at the watermark."""
+    async with connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        row = await (await connection.execute(_WATERMARK, [partition])).fetchone()
+        assert row is not None, f"partition {partition} does not exist"
+        states = [
+            MarketState(state[0], MarketStatus(state[1]), *state[2:])
+            for state in await (await connection.execute(_STATES, [partition])).fetchall()
+        ]
+        known = {market.market_id: market for market, _ in await list_markets(connection)}
+        live = await (await connection.execute(_LIVE, [partition])).fetchall()
+    sequence, chain, time_us, engine_version, orders_offset = row
+    snapshot = Snapshot(
+        partition=partition,
+        sequence=sequence,
+        chain=chain,
+        time_us=time_us,
+        engine_version=engine_version,
+        # A market that the engine has not been told of yet comes with its command.
+        markets=[
+            replace(
+                known[state.market_id],
+                status=state.status,
+                maker_fee_bps=state.maker_fee_bps,
+                taker_fee_bps=state.taker_fee_bps,
+            )
+            for state in states
+        ],
+        states=states,
+        orders=[_live_order(order) for order in live],
+    )
+    return Restored(snapshot, orders_offset)
+
+
+def _live_order(row: TupleRow) -> LiveOrder:
+    order_id, user_id, market_id, client_order_id, side, *amounts = row
+    price_ticks, qty_lots, filled_lots, filled_quote_atoms, fee_atoms, held_atoms, sequence = amounts
+    return LiveOrder(
+        order_id,
+        user_id,
+        market_id,
+        client_order_id,
+        Side(side),
+        price_ticks,
+        qty_lots,
+        filled_lots,
+        filled_quote_atoms,
+        fee_atoms,
+        held_atoms,
+        sequence,
+    )
