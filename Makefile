@@ -1,5 +1,7 @@
 # `make up` runs the exchange, `make test` tests it. Everything that they need is installed here.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first one that runs and is new enough; a name on the PATH may be a shim of nothing.
+PYTHON ?= $(shell for name in python3.11 python3 python3.12 python3.13; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= --demo
@@ -14,8 +16,7 @@ setup: $(VENV)/.installed proto/exchange/v1/.generated
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing the pinned dependencies into $(VENV) (once, a minute or two) ..."
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
