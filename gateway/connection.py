@@ -15,6 +15,8 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.logging import Logger
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
@@ -68,6 +70,7 @@ class Connection:
         self._sending = trio.Lock()
         self._idle = True
         self._closing = False
+        self._unsent = b""
 
     async def run(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -118,20 +121,24 @@ class Connection:
     async def _send(self, event: Event) -> None:
         """What the protocol wants done."""
         if isinstance(event, RawData):
-            await self._send_bytes(event.data)
+            self._unsent += event.data
+            if self._unsent and not self._protocol.head_only:
+                await self._flush()
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
         elif not self._closing:
             await self._begin_closing()
 
-    async def _send_bytes(self, data: bytes) -> None:
-        try:
+    async def _flush(self) -> None:
+        """Send what waits; a client that does not read within SEND_S is given up."""
+        async with self._sending:
+            data, self._unsent = self._unsent, b""
             # Shielded, because half an answer is worse than a late drain; and therefore bounded.
-            async with self._sending:
-                with trio.move_on_after(SEND_S, shield=True) as scope:
+            with trio.move_on_after(SEND_S, shield=True) as scope:
+                try:
                     return await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
         if scope.cancelled_caught:
             metrics.shed.labels("does not read").inc()
         self._closing = True
@@ -153,6 +160,12 @@ class Connection:
 
 class _Protocol(H11Protocol):
     """HTTP/1.1 only, and our errors for what is not HTTP at all."""
+
+    head_only = False  # The head of an answer waits for the body, so that both leave in one packet.
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        self.head_only = isinstance(event, Response)
+        await super().stream_send(event)
 
     @property
     def request_complete(self) -> bool:
