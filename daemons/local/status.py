@@ -87,24 +87,32 @@ async def read_status(run: Run | None, postgres_url: str) -> Status:
             status.url = run.url
             status.orders_grpc = f"{run.host}:{run.ports.orders}"
             status.market_data_grpc = f"{run.host}:{run.ports.market_data}"
-            group.start_soon(_ask_daemons, run, status)
+            group.start_soon(_ask_daemons_into, status, run)
         if postgres_url:
             group.start_soon(_ask_postgres, postgres_url, status)
     return status
 
 
-async def _ask_daemons(run: Run, status: Status) -> None:
+async def _ask_daemons_into(status: Status, run: Run) -> None:
+    async with http_client() as client:
+        status.daemons = await ask_daemons(client, run)
+    status.ready = all(part.ready for part in status.daemons if part.name == "gateway")
+
+
+def http_client() -> httpx.AsyncClient:
+    """For questions on this machine: without the proxies that the environment may name."""
+    return httpx.AsyncClient(timeout=_ASK_S, trust_env=False)
+
+
+async def ask_daemons(client: httpx.AsyncClient, run: Run) -> list[Part]:
+    """What each daemon's /readyz says; one that does not answer is not ready."""
     urls = {"gateway": run.url}
     urls |= {name: f"http://127.0.0.1:{port}" for name, port in run.ports.health.items()}
     found: dict[str, Part] = {}
-    async with (
-        httpx.AsyncClient(timeout=_ASK_S, trust_env=False) as client,
-        anyio.create_task_group() as group,
-    ):
+    async with anyio.create_task_group() as group:
         for name, url in urls.items():
             group.start_soon(_ask_daemon, client, name, url, found)
-    status.daemons = [found[name] for name in urls]
-    status.ready = found["gateway"].ready
+    return [found[name] for name in urls]
 
 
 async def _ask_daemon(client: httpx.AsyncClient, name: str, url: str, found: dict[str, Part]) -> None:

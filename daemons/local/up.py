@@ -13,7 +13,6 @@ from os import getpid
 from pathlib import Path
 
 import anyio
-import httpx
 import psycopg
 from aiokafka.errors import KafkaError
 
@@ -24,9 +23,11 @@ from daemons.local.prepare import prepare
 from daemons.local.process import DidNotComeUp, LocalError, Program, Progress, alone, tail_of
 from daemons.local.record import Run, locked, recorded
 from daemons.local.servers import Servers, running_servers
+from daemons.local.status import Part, ask_daemons, http_client
 
 _READY_S = 60.0
 _HOPELESS_RESTARTS = 3
+_ASK_AGAIN_S = 0.1
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Signals = AbstractContextManager[AsyncIterator[signal.Signals]]
@@ -96,7 +97,7 @@ async def _serve(
     with recorded(data, run):
         progress(f"Starting the daemons: {', '.join(daemons)} ...")
         async with running_fleet(daemons, progress) as keepers:
-            await _until_ready(url, keepers)
+            await _until_ready(run, keepers)
             progress(f"The exchange is open: {url}")
             stop.serving = True
             async with _demo(demo, url, data, progress):
@@ -135,26 +136,25 @@ async def _prepared(settings: Settings, progress: Progress) -> None:
         raise LocalError(f"Kafka (EXCHANGE_KAFKA_BOOTSTRAP) does not serve us: {error}") from error
 
 
-async def _until_ready(url: str, keepers: dict[str, Keeper]) -> None:
-    """Until GET /readyz says that an order would be accepted. Raises DidNotComeUp."""
-    said = ""
-    async with httpx.AsyncClient(base_url=url, timeout=2, trust_env=False) as client:
+async def _until_ready(run: Run, keepers: dict[str, Keeper]) -> None:
+    """Until /readyz says that an order would be accepted, and every other daemon is there to carry it out.
+
+    Raises DidNotComeUp with what is missing and the ends of the logs.
+    """
+    parts: list[Part] = []
+    async with http_client() as client:
         with anyio.move_on_after(_READY_S):
             while all(keeper.restarts < _HOPELESS_RESTARTS for keeper in keepers.values()):
-                try:
-                    response = await client.get("/readyz")
-                    if response.status_code == 200:
-                        return
-                    said = response.text
-                except httpx.HTTPError as error:
-                    said = str(error)
-                await anyio.sleep(0.1)
-    ends = [
-        f"---- the end of {keeper.program.log}\n{tail_of(keeper.program.log)}"
-        for keeper in keepers.values()
-        if keeper.restarts or not said.startswith("{")
-    ]
-    raise DidNotComeUp("\n".join([f"The exchange did not get ready. GET /readyz said: {said}", *ends]))
+                parts = await ask_daemons(client, run)
+                if all(part.ready for part in parts):
+                    return
+                await anyio.sleep(_ASK_AGAIN_S)  # Other processes: there is no event to wait for.
+    missing = [part for part in parts if not part.ready]
+    lines = [f"{part.name} {part.detail or 'is not ready'}" for part in missing]
+    for part in missing:
+        log = keepers[part.name].program.log
+        lines.append(f"---- the end of {log}\n{tail_of(log)}")
+    raise DidNotComeUp("\n".join(["The exchange did not get ready:", *lines]))
 
 
 def _with(settings: Settings, servers: Servers) -> Settings:

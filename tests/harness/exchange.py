@@ -59,6 +59,7 @@ class Daemon:
         self.program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False
+        self.frozen = False
 
     @property
     def pid(self) -> int:
@@ -76,7 +77,7 @@ class Daemon:
 
     def start(self) -> None:
         assert not self.running
-        self._wanted = True
+        self._wanted, self.frozen = True, False
         with self.program.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command(self.program),
@@ -94,6 +95,7 @@ class Daemon:
             self._wanted = False
         if self.running:
             os.kill(self.pid, number)
+            self.frozen = number == signal.SIGSTOP or (self.frozen and number != signal.SIGCONT)
 
     def wait(self, within_s: float = _STOP_S) -> int:
         """Wait for its end; gives the exit code. Raises subprocess.TimeoutExpired."""
@@ -175,14 +177,25 @@ class Exchange:
             return False
 
     def wait_ready(self, within_s: float = READY_S) -> None:
-        """Raises NotReady with the ends of the logs, at once when a daemon has ended by itself."""
+        """Until an order would be accepted and each running daemon says that it is ready.
+
+        Raises NotReady with the ends of the logs, at once when a daemon has ended by itself.
+        """
         deadline_s = time.monotonic() + within_s
-        while not self.is_ready():
+        while not (self.is_ready() and all(map(self._is_daemon_ready, self.ports.health))):
             if any(daemon.crashed for daemon in self.daemons.values()):
                 raise NotReady(f"a daemon ended by itself\n{self.tails()}")
             if time.monotonic() > deadline_s:
                 raise NotReady(f"not ready within {within_s:g} s\n{self.tails()}")
             time.sleep(0.05)
+
+    def _is_daemon_ready(self, name: str) -> bool:
+        if not self.daemons[name].running or self.daemons[name].frozen:
+            return True  # By the test's will.
+        try:
+            return self.http.get(f"http://127.0.0.1:{self.ports.health[name]}/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
 
     def join(self) -> User:
         """A new user with test balances."""
