@@ -10,10 +10,17 @@ A heap knows the best price. A level that becomes empty stays in the heap until 
 
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from common.core.messages import Market, MarketStatus, OrderStatus, Reason, Side
 
 _COMPACT_ABOVE = 64
+
+# Reading an enumeration's member through its class costs more than a dict look-up; these are hot.
+_BUY: Final = Side.BUY
+_OPEN: Final = OrderStatus.OPEN
+_PARTIALLY_FILLED: Final = OrderStatus.PARTIALLY_FILLED
+_NONE: Final = Reason.NONE
 
 
 class Order:
@@ -74,8 +81,8 @@ class Order:
         self.filled_quote_atoms = 0
         self.fee_atoms = 0
         self.released_atoms = 0
-        self.status = OrderStatus.OPEN
-        self.reason = Reason.NONE
+        self.status = _OPEN
+        self.reason = _NONE
         self.level: Level | None = None
         self.older: Order | None = None
         self.newer: Order | None = None
@@ -265,7 +272,7 @@ class Book:
 
     def needed_atoms(self, order: Order) -> int:
         """What the order must hold for what it has left, at its own price."""
-        if order.side is Side.BUY:
+        if order.side is _BUY:
             return order.left_lots * order.price_ticks * self.atoms_per_tick_lot
         return order.left_lots * self.lot_atoms
 
@@ -275,8 +282,8 @@ class Book:
         assert surplus_atoms >= 0, "a resting order is fully held"
         order.held_atoms -= surplus_atoms
         order.released_atoms += surplus_atoms
-        order.status = OrderStatus.PARTIALLY_FILLED if order.filled_lots else OrderStatus.OPEN
-        (self.bids if order.side is Side.BUY else self.asks).append(order)
+        order.status = _PARTIALLY_FILLED if order.filled_lots else _OPEN
+        (self.bids if order.side is _BUY else self.asks).append(order)
         head = self._users.get(order.user_id)
         if head is not None:
             head.user_previous = order
@@ -285,7 +292,7 @@ class Book:
 
     def remove(self, order: Order) -> None:
         """Take a resting order out of the book."""
-        (self.bids if order.side is Side.BUY else self.asks).remove(order)
+        (self.bids if order.side is _BUY else self.asks).remove(order)
         before, after = order.user_previous, order.user_next
         if before is not None:
             before.user_next = after

@@ -23,6 +23,8 @@ of the batch that last changed that book; after a restore, the watermark's. Both
 publish `books()` first, whose sequences are those, so updates always chain to what was published.
 """
 
+from typing import Final
+
 from common.core.book import Book, Order
 from common.core.match import Stop, fillable, take
 from common.core.messages import (
@@ -52,6 +54,22 @@ from common.core.messages import (
 from common.core.units import MAX_INT64
 
 ENGINE_VERSION = 1
+
+# Reading an enumeration's member through its class costs more than a dict look-up; these are hot.
+_BUY: Final = Side.BUY
+_LIMIT: Final = OrderType.LIMIT
+_ACTIVE: Final = MarketStatus.ACTIVE
+_GTC: Final = TimeInForce.GTC
+_FOK: Final = TimeInForce.FOK
+_FILLED: Final = OrderStatus.FILLED
+_CANCELED: Final = OrderStatus.CANCELED
+_REJECTED: Final = OrderStatus.REJECTED
+_EXPIRED: Final = OrderStatus.EXPIRED
+_NONE: Final = Reason.NONE
+_USER_REQUEST: Final = Reason.USER_REQUEST
+_STOP_FILLED: Final = Stop.FILLED
+_STOP_SELF_TRADE: Final = Stop.SELF_TRADE
+_STOP_HOLD: Final = Stop.HOLD
 
 
 class Engine:
@@ -238,9 +256,9 @@ class Engine:
         assert order.order_id not in self._orders, "an order is placed once"
         self._touched[order.order_id] = order
         book = self._books.get(command.market_id)
-        if book is None or book.status is not MarketStatus.ACTIVE:
-            return order.end(OrderStatus.REJECTED, Reason.MARKET_HALTED)
-        buying, limited = order.side is Side.BUY, command.type is OrderType.LIMIT
+        if book is None or book.status is not _ACTIVE:
+            return order.end(_REJECTED, Reason.MARKET_HALTED)
+        buying, limited = order.side is _BUY, command.type is _LIMIT
         by_quote = False
         limit_key = MAX_INT64
         if limited:
@@ -252,15 +270,13 @@ class Engine:
                 order.released_atoms = order.held_atoms - command.quote_atoms
                 order.held_atoms = command.quote_atoms
         if (limited or not buying) and order.held_atoms < book.needed_atoms(order):
-            return order.end(OrderStatus.REJECTED, Reason.HOLD_EXHAUSTED)
+            return order.end(_REJECTED, Reason.HOLD_EXHAUSTED)
         if command.post_only:
             best = (book.asks if buying else book.bids).best()
             if best is not None and best.key <= limit_key:
-                return order.end(OrderStatus.REJECTED, Reason.POST_ONLY_WOULD_CROSS)
-        if command.time_in_force is TimeInForce.FOK and not fillable(
-            book, order, limit_key, command.stp, by_quote
-        ):
-            return order.end(OrderStatus.EXPIRED, Reason.FOK_NOT_FILLABLE)
+                return order.end(_REJECTED, Reason.POST_ONLY_WOULD_CROSS)
+        if command.time_in_force is _FOK and not fillable(book, order, limit_key, command.stp, by_quote):
+            return order.end(_EXPIRED, Reason.FOK_NOT_FILLABLE)
         self._dirty[book.market_id] = book
         before = len(self._trades)
         stop = take(book, order, limit_key, command.stp, self._trades, self._touched)
@@ -271,24 +287,24 @@ class Engine:
     def _conclude(self, command: Place, book: Book, order: Order, stop: Stop, by_quote: bool) -> None:
         """End the taker, or let it rest, once matching has stopped."""
         spent = by_quote and order.filled_lots > 0
-        if stop is Stop.FILLED or (spent and (stop is Stop.HOLD or order.held_atoms == 0)):
-            order.end(OrderStatus.FILLED, Reason.NONE)
-        elif stop is Stop.SELF_TRADE:
-            order.end(OrderStatus.CANCELED, Reason.SELF_TRADE)
-        elif stop is Stop.HOLD:
-            order.end(OrderStatus.CANCELED, Reason.HOLD_EXHAUSTED)
-        elif command.type is OrderType.LIMIT and command.time_in_force is TimeInForce.GTC:
+        if stop is _STOP_FILLED or (spent and (stop is _STOP_HOLD or order.held_atoms == 0)):
+            order.end(_FILLED, _NONE)
+        elif stop is _STOP_SELF_TRADE:
+            order.end(_CANCELED, Reason.SELF_TRADE)
+        elif stop is _STOP_HOLD:
+            order.end(_CANCELED, Reason.HOLD_EXHAUSTED)
+        elif command.type is _LIMIT and command.time_in_force is _GTC:
             book.rest(order)
             self._orders[order.order_id] = order
         else:
-            order.end(OrderStatus.EXPIRED, Reason.UNFILLED_REMAINDER)
+            order.end(_EXPIRED, Reason.UNFILLED_REMAINDER)
 
     def _cancel(self, order: Order, sequence: int) -> None:
         if order.level is None:
             return  # It ended earlier in this batch.
         book = self._books[order.market_id]
         book.remove(order)
-        order.end(OrderStatus.CANCELED, Reason.USER_REQUEST)
+        order.end(_CANCELED, _USER_REQUEST)
         order.touched = sequence
         self._touched[order.order_id] = order
         self._dirty[book.market_id] = book

@@ -6,6 +6,7 @@ the taker's hold buy one more lot at it; is it the taker's own order (self-trade
 """
 
 from enum import IntEnum
+from typing import Final
 
 from common.core.book import Book, Level, Order
 from common.core.fees import fee_atoms
@@ -21,6 +22,20 @@ class Stop(IntEnum):
     SELF_TRADE = 4  # The taker met its owner, and its mode cancels it.
 
 
+# Reading an enumeration's member through its class costs more than a dict look-up; these are hot.
+_BUY: Final = Side.BUY
+_PARTIALLY_FILLED: Final = OrderStatus.PARTIALLY_FILLED
+_FILLED: Final = OrderStatus.FILLED
+_CANCELED: Final = OrderStatus.CANCELED
+_NONE: Final = Reason.NONE
+_STOP_FILLED: Final = Stop.FILLED
+_STOP_SELF_TRADE: Final = Stop.SELF_TRADE
+_STOP_HOLD: Final = Stop.HOLD
+_STOP_BOOK: Final = Stop.BOOK
+_CANCEL_TAKER: Final = SelfTradePrevention.CANCEL_TAKER
+_CANCEL_MAKER: Final = SelfTradePrevention.CANCEL_MAKER
+
+
 def take(
     book: Book,
     taker: Order,
@@ -33,15 +48,15 @@ def take(
 
     Makers that traded or were canceled are put into `touched`. The taker is not ended here.
     """
-    buying = taker.side is Side.BUY
+    buying = taker.side is _BUY
     opposite = book.asks if buying else book.bids
     while taker.left_lots > 0:
         level = opposite.best()
         if level is None or level.key > limit_key:
-            return Stop.BOOK
+            return _STOP_BOOK
         lot_cost_atoms = level.price_ticks * book.atoms_per_tick_lot
         if buying and lot_cost_atoms > taker.held_atoms:
-            return Stop.HOLD
+            return _STOP_HOLD
         maker = level.oldest
         assert maker is not None
         if maker.user_id != taker.user_id:
@@ -54,23 +69,23 @@ def take(
             opposite.reduce(level, lots)
             if maker.left_lots == 0:
                 book.remove(maker)
-                maker.end(OrderStatus.FILLED, Reason.NONE)
+                maker.end(_FILLED, _NONE)
             continue
-        if stp is not SelfTradePrevention.CANCEL_TAKER:
+        if stp is not _CANCEL_TAKER:
             maker.touched = taker.sequence
             touched[maker.order_id] = maker
             book.remove(maker)
-            maker.end(OrderStatus.CANCELED, Reason.SELF_TRADE)
-        if stp is not SelfTradePrevention.CANCEL_MAKER:
-            return Stop.SELF_TRADE
-    return Stop.FILLED
+            maker.end(_CANCELED, Reason.SELF_TRADE)
+        if stp is not _CANCEL_MAKER:
+            return _STOP_SELF_TRADE
+    return _STOP_FILLED
 
 
 def _fill(book: Book, taker: Order, maker: Order, price_ticks: int, lots: int) -> Trade:
     """Move `lots` at the maker's price between the two orders; the level's total is the caller's."""
     quote_atoms = lots * price_ticks * book.atoms_per_tick_lot
     base_atoms = lots * book.lot_atoms
-    if taker.side is Side.BUY:
+    if taker.side is _BUY:
         taker.held_atoms -= quote_atoms
         maker.held_atoms -= base_atoms
         taker_fee_atoms = fee_atoms(base_atoms, book.taker_fee_bps)
@@ -88,7 +103,7 @@ def _fill(book: Book, taker: Order, maker: Order, price_ticks: int, lots: int) -
     maker.filled_lots += lots
     maker.filled_quote_atoms += quote_atoms
     maker.fee_atoms += maker_fee_atoms
-    maker.status = OrderStatus.PARTIALLY_FILLED
+    maker.status = _PARTIALLY_FILLED
     assert taker.held_atoms >= 0, "the taker never spends beyond its hold"
     assert maker.held_atoms >= 0, "the maker never spends beyond its hold"
     trade_id = book.next_trade_id
@@ -117,7 +132,7 @@ def fillable(book: Book, taker: Order, limit_key: int, stp: SelfTradePrevention,
     and are passed by; with the other modes the first of them ends the taker, so only what stands
     before it counts. `by_quote`: the taker wants to spend its hold, to less than one more lot.
     """
-    buying = taker.side is Side.BUY
+    buying = taker.side is _BUY
     meets_itself = book.has_orders_of(taker.user_id)
     left_lots, held_atoms = taker.left_lots, taker.held_atoms
     for level in (book.asks if buying else book.bids).best_first():
@@ -148,7 +163,7 @@ def _offered(level: Level, user_id: int, stp: SelfTradePrevention) -> tuple[int,
     while order is not None:
         if order.user_id != user_id:
             lots += order.left_lots
-        elif stp is not SelfTradePrevention.CANCEL_MAKER:
+        elif stp is not _CANCEL_MAKER:
             return lots, True
         order = order.newer
     return lots, False
