@@ -66,7 +66,7 @@ class Bot:
 
     def __init__(self, client: httpx.AsyncClient, token: str) -> None:
         self._client = client
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def call(self, method: str, path: str, body: object = None) -> httpx.Response:
         """The answer, whatever its status below 500 (and not 429). An order is never sent twice blindly.
@@ -77,11 +77,13 @@ class Bot:
         while True:
             try:
                 response = await self._client.request(method, path, json=body, headers=self._headers)
-            except httpx.HTTPError:
-                pass
+            except httpx.TransportError as error:
+                said = repr(error)
             else:
                 if response.status_code < 500 and response.status_code != 429:
                     return response
+                said = response.text
+            print(f"{method} {path}: {said}; again in {wait_s:.1f} s", flush=True)
             await anyio.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
