@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -132,7 +132,7 @@ def test_from_nothing_to_an_order_and_back_to_nothing(closed: Path) -> None:
         family = up.family()
         assert len(family) >= 8, "three servers and five daemons"
         assert up.end(signal.SIGINT) == 0, up.output
-        assert not [child for child in family if child.is_running()], up.output
+        assert not _alive(family), up.output
     drained = re.findall(r"Draining (\S+)", up.output)
     assert drained == ["gateway", "order-service", "matching-1", "market-data"]
     assert [(folder.st_mode, folder.st_uid) for folder in modes] == [
@@ -144,6 +144,29 @@ def test_from_nothing_to_an_order_and_back_to_nothing(closed: Path) -> None:
     with _up(data) as again:
         found = httpx.get(f"{again.url()}/api/v1/orders/{order_id}", headers=headers, trust_env=False)
         assert found.json()["status"] == "OPEN"
+        family = again.family()
+        again.process.kill()
+        again.process.wait()
+        _until(lambda: not _alive(family), 20, again)
+
+
+def test_a_signal_during_the_start_ends_it_at_once(closed: Path) -> None:
+    with _up(closed / "interrupted") as up:
+        _until(lambda: "..." in up.output and up.family(), 20, up)
+        family = up.family()
+        assert up.end(signal.SIGTERM) == 0, up.output
+        assert not _alive(family)
+    assert "The exchange is open" not in up.output
+
+
+def _alive(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; one that has ended and waits to be reaped by init does not."""
+    alive = []
+    for child in family:
+        with suppress(psutil.NoSuchProcess):
+            if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                alive.append(child)
+    return alive
 
 
 def _place_an_order(url: str) -> tuple[str, dict[str, str]]:
