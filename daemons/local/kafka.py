@@ -46,6 +46,7 @@ share.coordinator.state.topic.replication.factor=1
 group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
+log.index.size.max.bytes=1048576
 num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=2097152

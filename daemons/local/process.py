@@ -159,18 +159,25 @@ async def until_up(child: Child, answers: Callable[[], Awaitable[bool]], within_
 
     `answers` gives False, or raises OSError, for "not yet".
     """
-    with anyio.move_on_after(within_s):
-        while child.returncode is None:
-            with anyio.move_on_after(_CHECK_S):
-                with suppress(OSError):  # Nobody listens yet.
-                    if await answers():
-                        return
+    async with alone(), anyio.create_task_group() as asking:
+        asking.cancel_scope.deadline = anyio.current_time() + within_s
+        asking.start_soon(_cancel_when_ended, child, asking.cancel_scope)
+        while True:
+            with anyio.move_on_after(_CHECK_S), suppress(OSError):  # Nobody listens yet.
+                if await answers():
+                    asking.cancel_scope.cancel()
+                    return
             await anyio.sleep(_POLL_S)  # A foreign server has no event to wait for.
     name = child.program.name
     raise DidNotComeUp(
         f"{name} did not come up: it {_how_it_ended(child, within_s)}."
         f" The end of {child.program.log}:\n{child.tail() or '(empty)'}"
     )
+
+
+async def _cancel_when_ended(child: Child, scope: anyio.CancelScope) -> None:
+    await child.wait()
+    scope.cancel()
 
 
 def _how_it_ended(child: Child, within_s: float) -> str:
