@@ -1,5 +1,7 @@
 """Random command flows, small enough that everything meets everything."""
 
+from random import Random
+
 from hypothesis import strategies as st
 
 from common.core.messages import (
@@ -21,7 +23,15 @@ from common.core.messages import (
 )
 
 USD, BTC, ETH = Asset(1, "USD", 2), Asset(2, "BTC", 0), Asset(3, "ETH", 1)
-USERS = st.integers(1, 3)
+LIMIT_KINDS = (
+    (TimeInForce.GTC, False),
+    (TimeInForce.GTC, False),
+    (TimeInForce.GTC, False),
+    (TimeInForce.GTC, True),
+    (TimeInForce.IOC, False),
+    (TimeInForce.FOK, False),
+)
+FEES_BPS = (0, 1, 10, 20, 5000)
 # In market 1 a lot costs 21 atoms a tick, in market 2 it costs 2: both small, so that fees round.
 UNITS = {1: (BTC, 7, 3), 2: (ETH, 4, 5)}
 
@@ -33,49 +43,36 @@ def market(market_id: int, maker_bps: int = 10, taker_bps: int = 20, *, halted: 
     return Market(market_id, symbol, base, USD, 0, tick_atoms, lot_atoms, 1, maker_bps, taker_bps, status)
 
 
-@st.composite
-def places(draw: st.DrawFn, order_id: int) -> Place:
-    market_id = draw(st.sampled_from((1, 1, 1, 2)))
-    side = draw(st.sampled_from(Side))
-    type = draw(st.sampled_from((OrderType.LIMIT, OrderType.LIMIT, OrderType.MARKET)))
+def place(random: Random, order_id: int) -> Place:
+    """Any order that TX1 would let through, with the hold that it would make."""
+    market_id = random.choice((1, 1, 1, 2))
     cost_atoms, lot_atoms = (21, 3) if market_id == 1 else (2, 5)
-    qty_lots, price_ticks, quote_atoms = draw(st.integers(1, 8)), draw(st.integers(5, 12)), 0
-    stp = draw(st.sampled_from(SelfTradePrevention))
-    if type is OrderType.LIMIT:
-        tif, post_only = draw(
-            st.sampled_from(
-                (
-                    (TimeInForce.GTC, False),
-                    (TimeInForce.GTC, False),
-                    (TimeInForce.GTC, True),
-                    (TimeInForce.IOC, False),
-                    (TimeInForce.FOK, False),
-                )
-            )
-        )
-        hold_atoms = price_ticks * qty_lots * cost_atoms
+    side = random.choice(list(Side))
+    order_type = random.choice((OrderType.LIMIT, OrderType.LIMIT, OrderType.LIMIT, OrderType.MARKET))
+    qty_lots, quote_atoms = random.randint(1, 8), 0
+    price_ticks = random.randint(5, 10) if side is Side.BUY else random.randint(7, 12)
+    hold_atoms = price_ticks * qty_lots * cost_atoms
+    if order_type is OrderType.LIMIT:
+        tif, post_only = random.choice(LIMIT_KINDS)
     else:
-        tif, post_only = draw(st.sampled_from((TimeInForce.IOC, TimeInForce.FOK))), False
-        hold_atoms = (price_ticks * qty_lots * cost_atoms * 105 + 99) // 100
-        price_ticks = 0
-        if side is Side.BUY and draw(st.booleans()):
-            # Exact multiples now and then, so that the money runs out with the book.
-            exact = draw(st.booleans())
-            quote_atoms = hold_atoms = (
-                cost_atoms * draw(st.integers(5, 100)) if exact else draw(st.integers(1, 2500))
-            )
+        tif, post_only = random.choice((TimeInForce.IOC, TimeInForce.FOK)), False
+        hold_atoms, price_ticks = (hold_atoms * 105 + 99) // 100, 0
+        if side is Side.BUY and random.random() < 0.5:
+            # Whole lots now and then, so that the money and the book run out together.
+            whole = cost_atoms * random.randint(5, 100)
+            quote_atoms = hold_atoms = random.choice((whole, random.randint(1, 2_500)))
             qty_lots = 0
     if side is Side.SELL:
         hold_atoms = qty_lots * lot_atoms
     return Place(
         order_id,
-        draw(USERS),
+        random.randint(1, 4),
         market_id,
         side,
-        type,
+        order_type,
         tif,
         post_only,
-        stp,
+        random.choice(list(SelfTradePrevention)),
         price_ticks,
         qty_lots,
         quote_atoms,
@@ -84,27 +81,33 @@ def places(draw: st.DrawFn, order_id: int) -> Place:
     )
 
 
-@st.composite
-def commands(draw: st.DrawFn, most: int = 40) -> list[Command]:
+def flow_of(random: Random, count: int) -> list[Command]:
     """Both markets set, then mostly orders, with cancels, halts, fee changes and skips among them."""
-    kinds = st.sampled_from(("place",) * 14 + ("cancel",) * 4 + ("all", "set", "noop"))
-    bps = st.sampled_from((0, 1, 10, 20, 5000))
-    made: list[Command] = [SetMarket(market(1, draw(bps), draw(bps))), SetMarket(market(2))]
+    made: list[Command] = [SetMarket(market(1, random.choice(FEES_BPS), random.choice(FEES_BPS)))]
+    made.append(SetMarket(market(2)))
     order_id = 0
-    for kind in draw(st.lists(kinds, min_size=1, max_size=most)):
-        if kind == "place":
+    for _ in range(count):
+        dice, user_id = random.random(), random.randint(1, 4)
+        if dice < 0.82:
             order_id += 1
-            made.append(draw(places(order_id)))
-        elif kind == "cancel":
-            made.append(Cancel(draw(st.integers(1, max(1, order_id))), draw(USERS)))
-        elif kind == "all":
-            made.append(CancelAll(draw(USERS), draw(st.sampled_from((0, 1, 2, 9)))))
-        elif kind == "set":
-            halted = draw(st.sampled_from((False, False, True)))
-            made.append(SetMarket(market(1, draw(bps), draw(bps), halted=halted)))
+            made.append(place(random, order_id))
+        elif dice < 0.93:
+            made.append(Cancel(random.randint(1, max(1, order_id)), user_id))
+        elif dice < 0.95:
+            made.append(CancelAll(user_id, random.choice((0, 1, 2, 9))))
+        elif dice < 0.98:
+            halted = random.random() < 0.3
+            made.append(SetMarket(market(1, random.choice(FEES_BPS), random.choice(FEES_BPS), halted=halted)))
         else:
             made.append(Noop(0, "skipped"))
     return made
+
+
+def commands() -> st.SearchStrategy[list[Command]]:
+    """Short flows, which shrink well, and long ones from a seed, which build deep books."""
+    short = st.builds(flow_of, st.randoms(use_true_random=False), st.integers(1, 12))
+    seeds = st.integers(0, 2**32 - 1)
+    return short | st.builds(lambda seed, count: flow_of(Random(seed), count), seeds, st.integers(20, 150))
 
 
 def batches(flow: list[Command], sizes: list[int]) -> list[Batch]:

@@ -18,7 +18,9 @@ Accounts = Counter[tuple[int, int]]
 @given(commands(), SIZES)
 def test_no_atom_is_made_lost_or_held_in_vain(flow: list[Command], sizes: list[int]) -> None:
     engine = Engine(0)
-    available: Accounts = Counter({(user, asset): START_ATOMS for user in (1, 2, 3) for asset in (1, 2, 3)})
+    available: Accounts = Counter(
+        {(user, asset): START_ATOMS for user in (1, 2, 3, 4) for asset in (1, 2, 3)}
+    )
     held: Accounts = Counter()
     owned = Counter(available)
     for batch in batches(flow, sizes):
@@ -35,7 +37,7 @@ def test_no_atom_is_made_lost_or_held_in_vain(flow: list[Command], sizes: list[i
         for asset in (1, 2, 3):
             assert sum(entry.delta_atoms for entry in entries if entry.asset_id == asset) == 0
             everything = sum(atoms for (_, of), atoms in (available + held).items() if of == asset)
-            assert everything == 3 * START_ATOMS
+            assert everything == 4 * START_ATOMS
         assert min(available.values()) >= 0
         assert +held == _held_by_live_orders(engine)
         assert +(available + held) == +owned
