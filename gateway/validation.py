@@ -65,6 +65,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _EXPECTED = {"post_only": "must be true or false"}
 
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _decode_order = msgspec.json.Decoder(OrderBody).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -77,7 +79,7 @@ def read_order(body: bytes | msgspec.Raw, table: MarketTable) -> pb.NewOrder:
         order = _decode_order(body)
     except msgspec.ValidationError as error:
         raise _explain(body, error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _NOT_JSON:
         raise Malformed("The body is not valid JSON.") from None
     return _to_proto(order, table.market(order.symbol))
 
@@ -88,7 +90,7 @@ def read_batch(body: bytes, table: MarketTable) -> list[pb.NewOrder | ExchangeEr
         items = _decode_list(body)
     except msgspec.ValidationError:
         raise Malformed("The body must be a list of orders.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _NOT_JSON:
         raise Malformed("The body is not valid JSON.") from None
     if len(items) > BATCH_LIMIT:
         raise Malformed(
@@ -110,12 +112,9 @@ def read_nothing(body: bytes) -> None:
     try:
         msgspec.json.decode(body, type=EmptyBody)
     except msgspec.ValidationError:
-        try:
-            names = _decode_object(body)
-        except msgspec.ValidationError:
-            raise Malformed("The body must be a JSON object.") from None
-        raise Malformed("The body has unknown fields.", {name: _unknown(name) for name in names}) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        wrong = {name[:64]: _unknown(name) for name in _fields(body)}
+        raise Malformed("The body has unknown fields.", wrong) from None
+    except _NOT_JSON:
         raise Malformed("The body is not valid JSON.") from None
 
 
@@ -192,10 +191,7 @@ def _unknown(name: str) -> str:
 
 def _explain(body: bytes | msgspec.Raw, error: msgspec.ValidationError) -> Malformed:
     """What is wrong with each field of a body that did not fit."""
-    try:
-        fields = _decode_object(body)
-    except msgspec.ValidationError:
-        return Malformed("The body must be a JSON object.")
+    fields = _fields(body)
     wrong = {name[:64]: _unknown(name) for name in fields if name not in _TYPES and name not in _AMOUNTS}
     wrong |= {name: "required" for name in _REQUIRED if name not in fields}
     for name, type_ in _TYPES.items():
@@ -206,9 +202,19 @@ def _explain(body: bytes | msgspec.Raw, error: msgspec.ValidationError) -> Malfo
     return Malformed("The order has wrong fields." if wrong else str(error), wrong)
 
 
+def _fields(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """Raises Malformed for what is no object, and for what a strict decode did not get to see."""
+    try:
+        return _decode_object(body)
+    except msgspec.ValidationError:
+        raise Malformed("The body must be a JSON object.") from None
+    except _NOT_JSON:
+        raise Malformed("The body is not valid JSON.") from None
+
+
 def _fits(raw: msgspec.Raw, type_: object) -> bool:
     try:
         msgspec.json.decode(raw, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_JSON:
         return False
     return True

@@ -4,6 +4,8 @@ What the real ones answer is tested with the real ones (tests/integration/test_e
 matters what reached them, and what the gateway does while they are away or slow.
 """
 
+# ruff: noqa: N802  # gRPC names the methods.
+
 import itertools
 import threading
 from collections.abc import Iterator
@@ -124,6 +126,19 @@ class _Orders(orders_pb2_grpc.OrdersServicer):
         self._note("ListOrders", context)
         return pb.ListOrdersResponse(orders=[_order(7)], cursor="7" if request.limit == 1 else "")
 
+    def Submit(self, request: pb.SubmitRequest, context: grpc.ServicerContext) -> pb.SubmitResponse:
+        raise NotImplementedError("the gateway places orders internally")
+
+    def SubmitBatch(
+        self, request: pb.SubmitBatchRequest, context: grpc.ServicerContext
+    ) -> pb.SubmitBatchResponse:
+        raise NotImplementedError("the gateway places orders internally")
+
+    def SubmitStream(
+        self, requests: Iterator[pb.SubmitStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.SubmitStreamResponse]:
+        raise NotImplementedError("the gateway places orders internally")
+
     def Cancel(self, request: pb.CancelRequest, context: grpc.ServicerContext) -> pb.CancelResponse:
         self._note("Cancel", context)
         if request.order_id == FOREIGN_ORDER_ID:
@@ -188,6 +203,11 @@ class _Internal(internal_pb2_grpc.OrderInternalServicer):
     def Join(self, request: internal.JoinRequest, context: grpc.ServicerContext) -> internal.JoinResponse:
         return internal.JoinResponse(user_id=1001, token="alice", accounts=_accounts())
 
+    def Rewind(
+        self, request: internal.RewindRequest, context: grpc.ServicerContext
+    ) -> internal.RewindResponse:
+        raise NotImplementedError("the gateway reads no partition")
+
     def Recharge(
         self, request: internal.RechargeRequest, context: grpc.ServicerContext
     ) -> internal.RechargeResponse:
@@ -209,6 +229,16 @@ class _MarketData(market_data_pb2_grpc.MarketDataServicer):
             market_id=1, trade_id=3, price_ticks=1, qty_lots=2, taker_side=ty.SIDE_SELL, time_us=CREATED_US
         )
         return md.ListTradesResponse(trades=[trade])
+
+    def StreamBook(
+        self, request: md.StreamBookRequest, context: grpc.ServicerContext
+    ) -> Iterator[md.StreamBookResponse]:
+        raise NotImplementedError("the gateway splices WebSockets instead")
+
+    def StreamTrades(
+        self, request: md.StreamTradesRequest, context: grpc.ServicerContext
+    ) -> Iterator[md.StreamTradesResponse]:
+        raise NotImplementedError("the gateway splices WebSockets instead")
 
     def ListCandles(
         self, request: md.ListCandlesRequest, context: grpc.ServicerContext
