@@ -116,9 +116,10 @@ class _Share:
             if not _is_time(known, standings[number], held):
                 continue
             known.busy = True
+            contended = standings[number] is Standing.VACANT and not known.seen_held
             decided = anyio.Event()
             group.start_soon(self._turn, number, known, decided, name=f"lead {self.service}/{number}")
-            if not known.seen_held:
+            if contended:
                 # So that courtesy counts what we got. A takeover that waits for transactions of the
                 # last leader must not keep the other partitions waiting.
                 with anyio.move_on_after(DECISION_S):
