@@ -1,0 +1,103 @@
+"""From the HTTP request to the own `orders` update on the WebSocket, at a steady rate of orders.
+
+The requests leave on time, whether the answers before them have come or not: a slow exchange cannot
+slow the clock that it is measured by.
+"""
+
+import itertools
+import json
+import time
+
+import anyio
+from websockets.asyncio.client import ClientConnection, connect
+
+from bench.http import connected, join
+from bench.table import Figure, percentile
+
+CONNECTIONS = 16
+WARM_UP_S = 3.0
+SETTLE_S = 3.0
+
+
+async def end_to_end(
+    host: str, port: int, orders_per_s: int, seconds: float, goals: tuple[str, str]
+) -> list[Figure]:
+    sent_s: dict[str, float] = {}
+    came_s: dict[str, float] = {}
+    async with connected(host, port) as connection:
+        tokens = [await join(connection), await join(connection)]
+    async with anyio.create_task_group() as group:
+        for token in tokens:
+            await group.start(_listen, f"ws://{host}:{port}/ws", token, came_s)
+        jobs_in, jobs = anyio.create_memory_object_stream[tuple[str, dict[str, str]]](1_000)
+        for index in range(CONNECTIONS):
+            group.start_soon(_send, host, port, jobs.clone() if index else jobs, sent_s)
+        await _emit(jobs_in, tokens, orders_per_s, WARM_UP_S + seconds)
+        await anyio.sleep(SETTLE_S)
+        group.cancel_scope.cancel()
+    first_s = min(sent_s.values()) + WARM_UP_S
+    measured = [name for name, at_s in sent_s.items() if at_s >= first_s]
+    times = [came_s[name] - sent_s[name] for name in measured if name in came_s]
+    missing = len(measured) - len(times)
+    what = f"end to end at {orders_per_s} orders/s, HTTP request to own WebSocket update"
+    return [
+        Figure(f"{what}: p50", percentile(times, 50) * 1e3, "ms", goals[0]),
+        Figure("  p99", percentile(times, 99) * 1e3, "ms", goals[1]),
+        Figure("  orders measured", len(times), "", f"{missing} without an update" if missing else ""),
+    ]
+
+
+async def _emit(jobs: object, tokens: list[str], orders_per_s: int, seconds: float) -> None:
+    """Pairs of a buy and a sell at a price that wanders, each due at its own moment."""
+    begin_s = time.perf_counter()
+    for number in itertools.count():
+        due_s = begin_s + number / orders_per_s
+        if due_s > begin_s + seconds:
+            return
+        await anyio.sleep(max(0.0, due_s - time.perf_counter()))
+        order = {
+            "symbol": "ETH-USD",
+            "side": "BUY" if number % 2 else "SELL",
+            "type": "LIMIT",
+            "price": f"{3000 + number // 2 % 50}.00",
+            "quantity": "0.0100",
+            "client_order_id": f"e2e-{time.time_ns()}-{number}",
+        }
+        jobs.send_nowait((tokens[number % 2], order))  # type: ignore[attr-defined]  # anyio's generic stream
+
+
+async def _send(host: str, port: int, jobs: object, sent_s: dict[str, float]) -> None:
+    async with connected(host, port) as connection:
+        async for token, order in jobs:  # type: ignore[attr-defined]
+            request = connection.prepare("POST", "/api/v1/orders", token, order)
+            sent_s[order["client_order_id"]] = time.perf_counter()
+            status, body = await connection.send(request)
+            if status != 202:
+                print(f"  {status}: {body.decode()}")
+
+
+async def _listen(
+    url: str, token: str, came_s: dict[str, float], *, task_status: anyio.abc.TaskStatus[None]
+) -> None:
+    async with connect(url) as socket:
+        await socket.send(json.dumps({"op": "auth", "token": token}))
+        await socket.send(json.dumps({"op": "subscribe", "channels": ["orders"], "id": 1}))
+        await _until_snapshot(socket)
+        task_status.started()
+        async for text in socket:
+            now_s = time.perf_counter()
+            for order in _orders(json.loads(text)):
+                came_s.setdefault(str(order["client_order_id"]), now_s)
+
+
+async def _until_snapshot(socket: ClientConnection) -> None:
+    async for text in socket:
+        if json.loads(text).get("channel") == "orders":
+            return
+
+
+def _orders(message: dict[str, object]) -> list[dict[str, object]]:
+    if message.get("channel") != "orders":
+        return []
+    data = message["data"]
+    return data if isinstance(data, list) else [data]  # type: ignore[list-item]
