@@ -101,7 +101,7 @@ async def _serve_one(health: Health, stream: SocketStream) -> None:
             response = answer(health, request.target.split(b"?")[0].decode("ascii", "replace"))
         else:
             response = _json(405, {"error": {"code": "METHOD_NOT_ALLOWED", "message": "Only GET."}})
-        await stream.send(_encode(connection, response))
+        await stream.send(_encode(connection, response, bodiless=request.method == b"HEAD"))
     except h11.RemoteProtocolError as error:
         await _refuse(connection, stream, error)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -131,7 +131,7 @@ async def _refuse(connection: h11.Connection, stream: SocketStream, error: h11.R
         return
 
 
-def _encode(connection: h11.Connection, response: Answer) -> bytes:
+def _encode(connection: h11.Connection, response: Answer, *, bodiless: bool = False) -> bytes:
     head = h11.Response(
         status_code=response.status,
         headers=[
@@ -140,12 +140,8 @@ def _encode(connection: h11.Connection, response: Answer) -> bytes:
             ("connection", "close"),
         ],
     )
-    parts = (
-        connection.send(head),
-        connection.send(h11.Data(response.body)),
-        connection.send(h11.EndOfMessage()),
-    )
-    return b"".join(part for part in parts if part)
+    body = [] if bodiless else [h11.Data(response.body)]
+    return b"".join(connection.send(event) or b"" for event in (head, *body, h11.EndOfMessage()))
 
 
 def _json(status: int, content: object) -> Answer:
