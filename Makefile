@@ -44,7 +44,7 @@ chromium:
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Installing Debian's chromium for the tests of the page ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			chromium chromium-driver </dev/null >/dev/null; \
+			chromium chromium-driver fonts-liberation </dev/null >/dev/null; \
 	else echo "Missing for the tests of the page: apt-get install chromium chromium-driver"; exit 1; fi
 
 test: lint types chromium
