@@ -57,14 +57,22 @@ class CandleWriter:
     async def lead(self, lease: Lease) -> None:
         """Write candles until cancelled; raises LeaseLost, or what PostgreSQL says."""
         async with connect(self._postgres_url, f"candles-{lease.partition}") as connection:
-            while True:
-                self._awake[lease.partition] = anyio.Event()
-                for market in self._markets(lease.partition):
-                    while await write_batch(connection, lease, market) == BATCH:
-                        pass
-                await anyio.sleep(LEAST_PAUSE_S)
-                with anyio.move_on_after(POLL_S):
-                    await self._awake[lease.partition].wait()
+            try:
+                await self._write(connection, lease)
+            finally:
+                await (
+                    connection.close()
+                )  # Leaving the block would roll back first, which a cancelled task cannot.
+
+    async def _write(self, connection: Connection, lease: Lease) -> None:
+        while True:
+            self._awake[lease.partition] = anyio.Event()
+            for market in self._markets(lease.partition):
+                while await write_batch(connection, lease, market) == BATCH:
+                    pass
+            await anyio.sleep(LEAST_PAUSE_S)
+            with anyio.move_on_after(POLL_S):
+                await self._awake[lease.partition].wait()
 
 
 async def write_batch(connection: Connection, lease: Lease, market: Market, most: int = BATCH) -> int:

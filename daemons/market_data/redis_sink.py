@@ -8,7 +8,8 @@ or that follows a leader which has been overtaken, changes nothing. At most ten 
 market. Nothing depends on Redis: while it is away this says so, and that is all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 
 import anyio
 from redis.asyncio import Redis
@@ -67,9 +68,7 @@ class RedisSink:
         if not self._url:
             self._health.set("redis", True, "not configured")
             return
-        async with Redis.from_url(
-            self._url, socket_timeout=CALL_S, socket_connect_timeout=CALL_S, retry=Retry(NoBackoff(), 0)
-        ) as redis:
+        async with _connected(self._url) as redis:
             refreshed_s = anyio.current_time()
             while True:
                 with anyio.move_on_after(REFRESH_S):
@@ -82,7 +81,7 @@ class RedisSink:
                 touched, self._touched = self._touched, {}
                 await self._write(redis, touched)
 
-    async def _write(self, redis: "Redis", touched: Mapping[int, MarketChannels]) -> None:
+    async def _write(self, redis: Redis, touched: Mapping[int, MarketChannels]) -> None:
         try:
             with anyio.fail_after(CALL_S):
                 async with redis.pipeline(transaction=False) as pipeline:
@@ -102,6 +101,18 @@ class RedisSink:
             return
         self._health.set("redis", True, "")
         await anyio.sleep(FLUSH_S)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Redis]:
+    redis = Redis.from_url(
+        url, socket_timeout=CALL_S, socket_connect_timeout=CALL_S, retry=Retry(NoBackoff(), 0)
+    )
+    try:
+        yield redis
+    finally:
+        with anyio.move_on_after(CALL_S, shield=True):  # Else a cancelled close leaves the sockets open.
+            await redis.aclose()
 
 
 def hashes(prefix: str, channels: MarketChannels) -> list[tuple[str, list[str]]]:
