@@ -133,9 +133,13 @@ class Keeper:
         finally:
             self._stopped.set()
 
+    def cancel(self) -> None:
+        """Begin its drain; `run` returns when it has ended."""
+        self._stopping.cancel()
+
     async def stop(self) -> None:
         """Drain it, and return when it has ended."""
-        self._stopping.cancel()
+        self.cancel()
         await self._stopped.wait()
 
     async def _once(self, pause_s: float) -> None:

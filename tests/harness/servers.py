@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 def bare_settings(**changes: object) -> Settings:
     """Settings without servers, whatever the environment of the test run says."""
     plain: dict[str, object] = {"postgres_url": "", "redis_url": "", "kafka_bootstrap": ""}
-    return Settings.model_construct(**(Settings().model_dump() | plain | changes))
+    return Settings().model_copy(update=plain | changes)
 
 
 @contextmanager
