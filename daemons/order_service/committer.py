@@ -139,10 +139,10 @@ class Committer:
     ) -> list[Answer]:
         placement = await session.placement()
         if doubt is not None and await placement.did_commit(doubt):
-            return doubt.answers
-        answers = await placement.commit(requests, await session.take_ids(len(requests)))
-        self._relays.wake()
-        return answers
+            return doubt.answers  # The relays find it when they next poll.
+        committed = await placement.commit(requests, await session.take_ids(len(requests)))
+        self._relays.wake(*committed.partitions)
+        return committed.answers
 
     async def _answer_apart(self, session: "_Session", units: list[_Unit], error: psycopg.Error) -> None:
         """A batch that PostgreSQL refuses for good: find the request that it is, and spare the others."""

@@ -63,6 +63,14 @@ _OrderRow = tuple[object, ...]
 
 
 @dataclass(slots=True)
+class Committed:
+    """An answer for each request, and the partitions that have a new batch."""
+
+    answers: list[Answer]
+    partitions: list[int]
+
+
+@dataclass(slots=True)
 class Doubt:
     """A commit that was sent and not answered yet: what it will have meant, if it happened."""
 
@@ -79,7 +87,7 @@ class Placement:
         self._markets = markets
         self.doubt: Doubt | None = None
 
-    async def commit(self, requests: Sequence[Request], order_ids: Sequence[int]) -> list[Answer]:
+    async def commit(self, requests: Sequence[Request], order_ids: Sequence[int]) -> Committed:
         """Commit the batch and answer each request, in order; a refused one does not touch the others.
 
         `order_ids` has one id for each request. Raises psycopg errors; when `doubt` is set then, the
@@ -92,7 +100,7 @@ class Placement:
             await self._write(plan)
         else:
             await self._connection.rollback()
-        return plan.complete()
+        return Committed(plan.complete(), sorted(plan.entries))
 
     async def did_commit(self, doubt: Doubt) -> bool:
         """True when the transaction in doubt did commit. Cancels alone may simply be sent again.

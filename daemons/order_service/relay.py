@@ -22,6 +22,8 @@ from common.telemetry import get_logger
 from common.wire import encode_batch
 
 POLL_S = 0.2
+# Another relay holds the cursor and is publishing.
+SKIPPED_S = 0.02
 BACKOFF_S = 0.2
 ROWS = 200
 # The whole transaction must end before idle_in_transaction_session_timeout ends its session.
@@ -33,9 +35,16 @@ STALL_MOST_S = 60.0
 _TAKE_CURSOR = """
 SELECT next_sequence, last_offset FROM relay_cursors WHERE partition = %s FOR UPDATE SKIP LOCKED
 """
+# A statement of its own, so that its snapshot is younger than the lock on the cursor.
 _PENDING = """
 SELECT first_sequence, last_sequence, time_us, previous_chain, chain, commands FROM outbox
-WHERE partition = %s AND first_sequence >= %s ORDER BY first_sequence LIMIT %s
+WHERE partition = %(partition)s
+  AND first_sequence >= (SELECT next_sequence FROM relay_cursors WHERE partition = %(partition)s)
+ORDER BY first_sequence LIMIT %(limit)s
+"""
+_IS_PENDING = """
+SELECT EXISTS (SELECT FROM outbox o JOIN relay_cursors c USING (partition)
+               WHERE o.partition = %s AND o.first_sequence >= c.next_sequence)
 """
 _MOVE = "UPDATE relay_cursors SET next_sequence = %s, last_offset = %s WHERE partition = %s"
 _REWIND = """
@@ -71,9 +80,9 @@ class Relays:
     def partitions(self) -> Sequence[int]:
         return range(len(self._events))
 
-    def wake(self, partition: int | None = None) -> None:
-        for number in self.partitions if partition is None else (partition,):
-            self._events[number].set()
+    def wake(self, *partitions: int) -> None:
+        for partition in partitions:
+            self._events[partition].set()
 
     async def wait(self, partition: int) -> None:
         """Until somebody wakes the partition, or it is time to look anyway."""
@@ -92,8 +101,8 @@ async def relay_partition(
                 # The cursor is a hint: losing its last move publishes again, which readers expect.
                 await connection.execute("SET synchronous_commit = off")
                 while True:
-                    while await _publish_some(connection, producer, topic, partition):
-                        pass
+                    while await _is_pending(connection, partition):
+                        await _publish_some(connection, producer, topic, partition)
                     await relays.wait(partition)
         except (psycopg.Error, OSError, KafkaError, TimeoutError) as error:
             if isinstance(error, psycopg.Error) and not db.is_transient(error):
@@ -103,33 +112,37 @@ async def relay_partition(
             await anyio.sleep(BACKOFF_S)
 
 
-async def _publish_some(connection: db.Connection, producer: Producer, topic: str, partition: int) -> bool:
-    """One transaction: take the cursor, publish what is there, move it. True: look once more.
+async def _is_pending(connection: db.Connection, partition: int) -> bool:
+    """A look without any lock, before each round and after it: what was committed while another relay
+    held the cursor, and was therefore skipped here, is seen by that relay's next look."""
+    cursor = await connection.execute(_IS_PENDING, [partition])
+    return await cursor.fetchone() == (True,)
 
-    Rows that were committed while another relay held the cursor are seen by that relay's next look,
-    which is why each look that found something is followed by one after the cursor was let go.
-    """
+
+async def _publish_some(connection: db.Connection, producer: Producer, topic: str, partition: int) -> None:
+    """One transaction: take the cursor, publish what is there, move the cursor."""
     with anyio.fail_after(PUBLISH_S):
-        async with connection.transaction():
-            async with connection.pipeline():
-                taken = await connection.execute(_TAKE_CURSOR, [partition])
-                cursor = await taken.fetchone()
-            if cursor is None:
-                return False
-            next_sequence, last_offset = cursor
-            found = await connection.execute(_PENDING, [partition, next_sequence, ROWS])
-            rows = await found.fetchall()
-            if not rows:
-                return False
-            with SECONDS.time():
-                offsets = await producer.send_many(
-                    [Message(topic, partition, _record(partition, row)) for row in rows]
-                )
-            PUBLISHED.labels(partition).inc(len(rows))
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            taken = await connection.execute(_TAKE_CURSOR, [partition])
+            found = await connection.execute(_PENDING, {"partition": partition, "limit": ROWS})
+        cursor, rows = await taken.fetchone(), await found.fetchall()
+        if cursor is None or not rows:
+            await connection.rollback()
+            await anyio.sleep(0 if cursor else SKIPPED_S)
+            return
+        with SECONDS.time():
+            offsets = await producer.send_many(
+                [Message(topic, partition, _record(partition, row)) for row in rows]
+            )
+        PUBLISHED.labels(partition).inc(len(rows))
+        async with connection.pipeline():
             await connection.execute(_MOVE, [rows[-1][1] + 1, offsets[-1], partition])
-            if offsets[-1] <= last_offset:  # Offsets only grow: this is another topic of the same name.
-                await set_back(connection, partition, "new_topic")
-    return True
+            if offsets[-1] <= cursor[1]:  # Offsets only grow: this is another topic of the same name.
+                await connection.execute(_REWIND, [partition])
+                REWINDS.labels(partition, "new_topic").inc()
+                log.warning("set back: the topic is new", partition=partition, offset=offsets[-1])
+            await connection.execute("COMMIT")
 
 
 def _record(partition: int, row: TupleRow) -> bytes:

@@ -45,7 +45,7 @@ class Desk:
 
     async def submit(self, *requests: Request) -> list[Answer]:
         first = await self.placement.next_block()
-        return await self.placement.commit(requests, range(first, first + len(requests)))
+        return (await self.placement.commit(requests, range(first, first + len(requests)))).answers
 
     async def place(self, request: NewOrder) -> Accepted:
         [answer] = await self.submit(request)
