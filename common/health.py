@@ -13,6 +13,10 @@ import h11
 from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
+from common.telemetry import get_logger
+
+log = get_logger(__name__)
+
 REQUEST_S = 5.0
 MAX_REQUEST_BYTES = 16 * 1024
 MAX_CONNECTIONS = 64
@@ -84,7 +88,10 @@ async def serve_health(
                 return  # Somebody opens connections and sends nothing; the next scrape comes anyway.
             async with places:
                 with anyio.move_on_after(REQUEST_S):
-                    await _serve_one(health, stream)
+                    try:
+                        await _serve_one(health, stream)
+                    except Exception as error:  # A page that fails must not end the daemon.
+                        log.error("a page failed", error=repr(error), exc_info=error)
 
     async with await anyio.create_tcp_listener(local_host=host, local_port=port) as listener:
         task_status.started(listener.extra(SocketAttribute.local_port))  # noqa: S610 - anyio's, not Django's

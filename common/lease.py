@@ -106,11 +106,11 @@ async def _renew(
     """
     grace_s = check_times(lease_s, renew_s)
     while True:
-        with anyio.move_on_after(renew_s):
-            await anyio.sleep(min(SETTLE_S, renew_s))
-            await store.disturbed(lease)
-        sent_s = anyio.current_time()
         try:
+            with anyio.move_on_after(renew_s):
+                await anyio.sleep(min(SETTLE_S, renew_s))
+                await store.disturbed(lease)
+            sent_s = anyio.current_time()
             renewed = await store.renew(lease, lease_s)
         except Exception as error:
             log.warning("renewal failed", **_named(lease), error=repr(error))

@@ -1,6 +1,9 @@
 """PostgresLeases on a real PostgreSQL: takeover, fences, dead sessions, and rivals that never overlap."""
 
-from collections.abc import AsyncIterator
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -334,6 +337,70 @@ async def test_two_instances_share_and_one_takes_all_when_the_other_dies(
         "SELECT count(*) FROM partition_leader_locks WHERE expires_at > clock_timestamp()"
     )
     assert await cursor.fetchone() == (0,)
+
+
+HOLDER = """
+import sys
+import anyio
+from common.lease import PostgresLeases, hold_lease
+
+async def main():
+    async with PostgresLeases(sys.argv[1], "other") as store:
+        async with hold_lease(store, "matching", 0, lease_s=float(sys.argv[2]), renew_s=0.2):
+            print("leading", flush=True)
+            await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+@pytest.fixture
+def other(url: str) -> Iterator[Callable[[float], "subprocess.Popen[str]"]]:
+    """Starts another process that leads, under a lease of so many seconds."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(lease_s: float) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, url, str(lease_s)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "leading\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+async def test_a_killed_process_is_succeeded_long_before_its_lease_expires(
+    other: Callable[[float], "subprocess.Popen[str]"], one: PostgresLeases
+) -> None:
+    process = other(60)
+    assert await standing(one) is Standing.HELD
+    process.kill()
+    start_s = anyio.current_time()
+    async with hold_lease(one, SERVICE, 0, lease_s=LEASE_S, renew_s=RENEW_S) as lease:
+        assert lease.token == 2
+        assert anyio.current_time() - start_s < 5
+
+
+async def test_a_frozen_process_is_succeeded_when_its_lease_expires_and_finds_out_on_waking(
+    other: Callable[[float], "subprocess.Popen[str]"], one: PostgresLeases
+) -> None:
+    process = other(1.0)
+    process.send_signal(signal.SIGSTOP)
+    assert await standing(one) is Standing.HELD  # Its session lives on: only time tells.
+    async with hold_lease(one, SERVICE, 0, lease_s=LEASE_S, renew_s=RENEW_S) as lease:
+        assert lease.token == 2
+        process.send_signal(signal.SIGCONT)
+        with anyio.fail_after(10):
+            assert await anyio.to_thread.run_sync(process.wait) == 1  # LeaseLost ended it.
+        assert await one.renew(lease, LEASE_S)
 
 
 async def test_a_frozen_server_does_not_hold_up_the_end_of_the_body(

@@ -146,3 +146,16 @@ async def test_a_caller_who_leaves_early_harms_nobody(served: tuple[Health, int]
 async def test_a_taken_port_is_an_error(served: tuple[Health, int]) -> None:
     with pytest.raises(OSError, match=r"in use|Errno"):
         await serve_health(Health(), "127.0.0.1", served[1])
+
+
+async def test_a_page_that_fails_ends_nothing(
+    served: tuple[Health, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, port = served
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "generate_latest", lambda: 1 // 0)
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n")
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+    assert (await get(port, "/healthz"))[0] == 200

@@ -107,6 +107,17 @@ async def test_a_renewal_that_fails_ends_the_body() -> None:
         await lead()
 
 
+async def test_a_store_that_cannot_watch_its_session_has_lost_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = VirtualLeases(Table())
+
+    async def broken(lease: Lease) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(store, "disturbed", broken)
+    with pytest.raises(LeaseLost):
+        await lead_for_ever(store)
+
+
 async def test_a_lost_session_ends_the_body_at_once() -> None:
     store = VirtualLeases(Table())
     start_s = anyio.current_time()

@@ -34,9 +34,9 @@ SERVICE = "exchange.test.Echo"
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"  # grpc.aio knows no other.
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param}  # grpc.aio knows no Trio.
 
 
 class Echo:
@@ -312,10 +312,11 @@ async def test_health_and_reflection_answer(channel: grpc.aio.Channel) -> None:
     assert {SERVICE, "grpc.health.v1.Health"} <= names
 
 
-async def test_calls_are_counted(channel: grpc.aio.Channel) -> None:
+async def test_calls_are_counted() -> None:
     labels = {"method": f"/{SERVICE}/Unary", "code": "FAILED_PRECONDITION"}
     before = REGISTRY.get_sample_value("exchange_rpc_calls_total", labels) or 0
-    await failed(channel, b"refuse")
+    async with serving(Echo()) as port, grpc_channel(f"127.0.0.1:{port}") as channel:
+        await failed(channel, b"refuse")
     assert REGISTRY.get_sample_value("exchange_rpc_calls_total", labels) == before + 1
     assert REGISTRY.get_sample_value("exchange_rpc_calls_under_way", {"method": labels["method"]}) == 0
 
