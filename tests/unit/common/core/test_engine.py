@@ -160,6 +160,16 @@ def test_a_market_buy_by_quote_gives_back_what_buys_no_lot(desk: Desk) -> None:
     assert ending(exact) == (OrderStatus.FILLED, Reason.NONE, 9)  # Money and book end together.
 
 
+def test_fok_by_quote_is_filled_when_money_and_book_end_together(desk: Desk) -> None:
+    desk.sell(ALICE, 100, 9)
+    spend = AT_MARKET | FOK
+    assert ending(desk.buy(BOB, 0, 0, **spend, quote_atoms=9_001, hold_atoms=9_001)) == (
+        OrderStatus.EXPIRED, Reason.FOK_NOT_FILLABLE, 0,
+    )  # fmt: skip
+    exact = desk.buy(BOB, 0, 0, **spend, quote_atoms=9_000, hold_atoms=9_000)
+    assert ending(exact) == (OrderStatus.FILLED, Reason.NONE, 9)
+
+
 def test_a_market_sell_meets_the_bids(desk: Desk) -> None:
     desk.buy(ALICE, 100, 2)
     state = desk.sell(BOB, 0, 5, **AT_MARKET)
