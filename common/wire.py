@@ -95,6 +95,8 @@ def decode_batch(data: bytes) -> m.Batch:
         raw = ev.CommandBatch.FromString(data)
     except Exception as error:
         raise Undecodable(f"command batch: {error}") from error
+    if len(raw.previous_chain) != 32 or raw.first_sequence < 1 or raw.time_us < 0 or not raw.commands:
+        raise Undecodable("command batch: it has no place in a sequence")
     if raw.chain != chain_of(raw.previous_chain, raw.first_sequence, raw.time_us, raw.commands):
         raise Undecodable("command batch: its chain does not cover its bytes")
     return m.Batch(
@@ -222,7 +224,7 @@ def settlement_parts(settlement: m.Settlement, part_bytes: int = PART_BYTES) -> 
 
 
 class SettlementJoiner:
-    """Puts parts together again. A part that does not follow the one before starts over."""
+    """Puts parts together again. A first part starts over; one that does not follow is passed over."""
 
     def __init__(self) -> None:
         self._first_sequence = 0
@@ -240,12 +242,13 @@ class SettlementJoiner:
             part = ev.SettlementPart.FromString(data)
         except Exception as error:
             raise Undecodable(f"settlement part: {error}") from error
-        if part.part == 0 or (part.first_sequence, token) != (self._first_sequence, self._token):
-            self._pieces = []
+        if part.part == 0:
+            self._first_sequence, self._token, self._pieces = part.first_sequence, token, []
+        elif (part.first_sequence, token) != (self._first_sequence, self._token):
+            return None  # An old leader's last words among those of the new one.
         if part.part != len(self._pieces):
             self._pieces = []
             return None  # Its beginning was never seen; the leader sends it whole again.
-        self._first_sequence, self._token = part.first_sequence, token
         self._pieces.append(part.body)
         if len(self._pieces) < part.parts:
             return None
