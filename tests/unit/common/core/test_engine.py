@@ -234,6 +234,13 @@ def test_a_cancel_is_for_the_owner_and_for_live_orders(desk: Desk) -> None:
     assert desk.do(Cancel(1, ALICE)).settlement.orders == []
 
 
+def test_ended_orders_are_forgotten(desk: Desk) -> None:
+    desk.do(desk.order(ALICE, Side.SELL, 100, 1), desk.order(ALICE, Side.SELL, 100, 1), Cancel(2, ALICE))
+    desk.buy(BOB, 100, 1)
+    desk.buy(BOB, 100, 1, **IOC)
+    assert desk.engine._orders == {}
+
+
 def test_cancel_all_is_for_one_market_or_for_all(desk: Desk) -> None:
     desk.do(SetMarket(replace(MARKET, market_id=2, symbol="ETH-USD")))
     desk.buy(ALICE, 100, 1)
