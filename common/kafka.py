@@ -4,7 +4,7 @@ Does not promise: exactly once. Records may come twice and, after a rewind, from
 sequence, the chain and the token that they carry are what readers go by (I4, I6, I7).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -107,6 +107,15 @@ class Reader:
         end = await self._inner.end_offsets([self._at])
         return earliest[self._at], end[self._at]
 
+    def known_end(self) -> int | None:
+        """The offset of the record that will come next, as the last fetch told; None before the first.
+
+        Costs nothing. `bounds`, `seek` and `seek_earliest` ask the broker, on the connection on which a
+        fetch may be waiting for records: each can take as long as that fetch, twice half a second.
+        """
+        end: int | None = self._inner.highwater(self._at)
+        return end
+
     async def seek(self, offset: int) -> None:
         """Read from `offset` on, or from the nearest record that is there."""
         earliest, end = await self.bounds()
@@ -139,8 +148,16 @@ def _record(raw: object) -> Record:
 
 
 @asynccontextmanager
-async def reader(settings: Settings, topic: str, partition: int) -> AsyncIterator[Reader]:
-    """A reader without a consumer group, at the end of the partition until it is sought elsewhere."""
+async def reader(
+    settings: Settings,
+    topic: str,
+    partition: int,
+    start: Callable[[int, int], int] = lambda _earliest, end: end,
+) -> AsyncIterator[Reader]:
+    """A reader without a consumer group, at the end of the partition until it is sought elsewhere.
+
+    `start(earliest, end)` chooses another first offset, which costs nothing here and a second later on.
+    """
     at = TopicPartition(topic, partition)
     inner = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
@@ -158,8 +175,8 @@ async def reader(settings: Settings, topic: str, partition: int) -> AsyncIterato
     try:
         inner.assign([at])
         self = Reader(inner, at)
-        _, end = await self.bounds()
-        inner.seek(at, end)
+        earliest, end = await self.bounds()
+        inner.seek(at, max(earliest, min(start(earliest, end), end)))
         yield self
     finally:
         await inner.stop()

@@ -60,9 +60,8 @@ class CandleWriter:
             try:
                 await self._write(connection, lease)
             finally:
-                await (
-                    connection.close()
-                )  # Leaving the block would roll back first, which a cancelled task cannot.
+                # Leaving the block would roll back first, which a cancelled task cannot.
+                await connection.close()
 
     async def _write(self, connection: Connection, lease: Lease) -> None:
         while True:

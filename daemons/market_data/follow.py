@@ -15,14 +15,13 @@ from common.kafka import Reader, Record, reader
 from common.telemetry import get_logger
 from daemons.market_data import metrics
 
-LAG_S = 1.0
 POLL_S = 0.5
 RETRY_S = (0.2, 5.0)
 
 log = get_logger(__name__)
 
 Take = Callable[[int, Sequence[Record]], Awaitable[None]]
-# Asked when a partition is read up to its end: how far to go back, in records, or None to go on.
+# Asked when a partition is read up to where it ended: how far to go back, in records, or None to go on.
 GoBack = Callable[[int], int | None]
 
 EVERYTHING = 1 << 62
@@ -64,19 +63,13 @@ class Follow:
 
     async def run(self) -> None:
         """Read until cancelled; when Kafka cannot be reached, try again from the same place."""
-        position: int | None = None
+        reading = _Reading(self)
         pause_s = RETRY_S[0]
         while True:
             try:
-                async with reader(self.settings, self.topic, self.partition) as source:
-                    _, end = await source.bounds()
-                    position = max(0, end - self.back) if position is None else position
-                    reading = _Reading(self, source, position, end)
-                    try:
-                        pause_s = RETRY_S[0]
-                        await reading.run()
-                    finally:
-                        position = reading.position
+                async with reader(self.settings, self.topic, self.partition, reading.start) as source:
+                    pause_s = RETRY_S[0]
+                    await reading.run(source)
             except (KafkaError, OSError) as error:
                 log.warning("kafka", topic=self.topic, partition=self.partition, error=repr(error))
                 await anyio.sleep(pause_s)
@@ -84,49 +77,45 @@ class Follow:
 
 
 class _Reading:
-    """One reader's life."""
+    """How far one partition has been read; it outlives the connections."""
 
-    def __init__(self, follow: Follow, source: Reader, position: int, end: int) -> None:
+    def __init__(self, follow: Follow) -> None:
         self._follow = follow
-        self._source = source
-        self._first_end = end
         self._lag = metrics.lag.labels(follow.kind, str(follow.partition))
         self._records = metrics.records.labels(follow.kind)
-        self._looked_s = 0.0
-        self.position = position
+        self._position: int | None = None  # Of the next record.
+        self._first_end: int | None = None  # Where the partition ended at the start.
 
-    async def run(self) -> None:
+    def start(self, earliest: int, end: int) -> int:
+        """Where to read first: some way back from the end, and after a broken connection where it broke."""
+        if self._first_end is None:
+            self._first_end = end
+        if self._position is None:
+            self._position = end - self._follow.back
+        self._position = max(earliest, min(self._position, end))
+        return self._position
+
+    async def run(self, source: Reader) -> None:
+        assert self._position is not None
+        assert self._first_end is not None
         follow = self._follow
-        await self._seek(self.position)
         while True:
-            records = await self._source.poll(max_wait_s=POLL_S)
+            if self._position >= self._first_end:
+                follow.progress.caught_up(follow.partition)
+                await self._maybe_go_back(source)
+            records = await source.poll(max_wait_s=POLL_S)
             if records:
+                if records[0].offset < self._position:
+                    log.warning(
+                        "read again from further back", topic=follow.topic, partition=follow.partition
+                    )
                 self._records.inc(len(records))
                 await follow.take(follow.partition, records)
-                self.position = records[-1].offset + 1
-            if self.position >= self._first_end:
-                follow.progress.caught_up(follow.partition)
-            if anyio.current_time() - self._looked_s >= LAG_S:
-                await self._look_around()
+                self._position = records[-1].offset + 1
+            self._lag.set(max(0, (source.known_end() or 0) - self._position))
 
-    async def _look_around(self) -> None:
-        """Once a second: how far behind, whether the topic was made anew, whether to go back."""
-        self._looked_s = anyio.current_time()
-        earliest, end = await self._source.bounds()
-        self._lag.set(end - self.position)
-        if end < self.position:
-            log.warning("the topic was made anew", topic=self._follow.topic, partition=self._follow.partition)
-            self._first_end = 0
-            await self._seek(earliest)
-            return
-        if self.position < self._first_end:
-            return
+    async def _maybe_go_back(self, source: Reader) -> None:
         back = self._follow.go_back(self._follow.partition)
-        if back is not None and end > earliest:
+        if back is not None:
             metrics.reseeks.inc()
-            await self._seek(max(earliest, end - back))
-
-    async def _seek(self, offset: int) -> None:
-        await self._source.seek(offset)
-        earliest, end = await self._source.bounds()
-        self.position = max(earliest, min(offset, end))
+            await source.seek(max(0, (source.known_end() or 0) - back))

@@ -93,7 +93,7 @@ class FakeOrders:
             "Authenticate": (self.authenticate, internal_pb2.AuthenticateRequest)
         }
         for service, methods in (("Orders", orders), ("OrderInternal", internal)):
-            handlers = {
+            handlers: dict[str, Any] = {
                 name: grpc.unary_unary_rpc_method_handler(
                     behavior, request.FromString, lambda answer: answer.SerializeToString()
                 )
@@ -133,10 +133,10 @@ class Client:
                 return self._waiting.pop(number)
         with anyio.fail_after(10):
             while True:
-                message: Message = json.loads(await self.socket.recv())
-                if fits(message):
-                    return message
-                self._waiting.append(message)
+                came: Message = json.loads(await self.socket.recv())
+                if fits(came):
+                    return came
+                self._waiting.append(came)
 
     async def subscribe(self, *channels: str) -> None:
         answer = await self.ask(op="subscribe", channels=list(channels), id="s")
@@ -218,6 +218,10 @@ class Stand:
         )
         await self.producer.send(self.topics.orderbook, market.partition, encode_book(update), token=token)
         return sequence
+
+    async def repeat_book(self, market: Market) -> None:
+        """A record that changes nothing."""
+        await self.book(market, sequence=self.sequences[market.market_id], previous=0)
 
     def next_trade(self, market: Market = BTC, *, price: int = 100, qty: int = 1, **more: int) -> Trade:
         trade_id = self.trade_ids.get(market.market_id, 0) + 1

@@ -1,5 +1,7 @@
 """Public channels over a real WebSocket, from records on a real Kafka."""
 
+from dataclasses import replace
+
 import anyio
 import pytest
 
@@ -99,12 +101,15 @@ async def test_a_gap_hides_the_book_until_it_is_whole_again(stand: Stand) -> Non
 
 
 async def test_a_full_book_far_back_is_found(stand: Stand) -> None:
-    await stand.book(ETH, full=True, bids=[(7, 7)])
-    for _ in range(3):
-        await stand.book(ETH, bids=[(7, 8)])
+    """A quiet market beside a busy one in the same partition."""
+    quiet = replace(ETH, partition=BTC.partition)
+    stand.orders.markets = [BTC, quiet]
+    await stand.book(quiet, full=True, bids=[(7, 7)])
+    await stand.book(quiet, bids=[(7, 8)])
+    await stand.book(BTC, full=True)
     async with anyio.create_task_group() as group:
         for _ in range(2_200):
-            group.start_soon(lambda: stand.book(BTC, bids=[(1, 1)], sequence=1, previous=0))
+            group.start_soon(stand.repeat_book, BTC)
     async with stand.daemon(), stand.client() as client:
         await client.subscribe("depth:ETH-USD")
         assert (await client.next("depth:ETH-USD"))["data"]["bids"] == [["0.07", "0.0008"]]
