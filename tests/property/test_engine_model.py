@@ -7,7 +7,7 @@ from common.core.messages import Applied, Batch, Command, OrderState, Side, Trad
 from tests.property.flows import SIZES, batches, commands
 from tests.property.model import Model, ModelOrder, ModelTrade
 
-EXAMPLES = 600
+EXAMPLES = 400
 
 
 @settings(max_examples=EXAMPLES)

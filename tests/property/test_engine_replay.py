@@ -11,7 +11,7 @@ from common.core.messages import Applied, BookUpdate, Command, OrderState, Snaps
 from common.core.views import DepthView
 from tests.property.flows import SIZES, batches, commands
 
-EXAMPLES = 250
+EXAMPLES = 120
 
 
 @settings(max_examples=EXAMPLES)
