@@ -114,8 +114,9 @@ class Calls(grpc.aio.ServerInterceptor):
     def _tell(self, method: str, behavior: Any) -> Any:
         async def tell(request: object, context: Context) -> None:
             async with self._watch(method, context):
+                unbroken = _UnbrokenWrites(context)
                 with self._interruptible() as scope:
-                    await _write_all(behavior(request, context), context)
+                    await _write_all(behavior(request, unbroken), unbroken)
                 if scope.cancelled_caught:
                     raise Unavailable("The server is going down; call again.")
 
@@ -178,7 +179,21 @@ class Calls(grpc.aio.ServerInterceptor):
             self._ended = anyio.Event()
 
 
-async def _write_all(outcome: Any, context: Context) -> None:
+class _UnbrokenWrites:
+    """A context whose writes are finished once begun: while one is under way, grpc sends no status."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def write(self, message: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._context.write(message)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+async def _write_all(outcome: Any, context: Any) -> None:
     """Carry out a streaming handler of either kind: one that yields, or one that writes by itself."""
     if not hasattr(outcome, "__aiter__"):
         await outcome
