@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -105,10 +105,16 @@ def _environment(servers: Servers | None) -> dict[str, str]:
     }
 
 
-def _exchange(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    words: Sequence[str] = [*_COMMAND, *arguments, "--data", str(data)]
+def _exchange(
+    data: Path, *arguments: str, servers: Servers | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=_environment(None), timeout=60
+        [*_COMMAND, *arguments, "--data", str(data)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=_environment(servers),
+        timeout=60,
     )
 
 
@@ -118,6 +124,25 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("closed")
     folder.chmod(0o700)
     return folder
+
+
+@pytest.fixture
+def own_world(servers: Servers, database: str) -> Servers:
+    """The servers of the test run, with a database of this test's own."""
+    return Servers(database, servers.redis_url, servers.kafka_bootstrap)
+
+
+def test_the_audit_shows_the_rows_that_break_a_rule(tmp_path: Path, own_world: Servers) -> None:
+    migrated = _exchange(tmp_path / "data", "migrate", servers=own_world)
+    assert migrated.returncode == 0, migrated
+    assert "Applied 0001" in migrated.stdout
+    assert _exchange(tmp_path / "data", "audit", servers=own_world).returncode == 0
+    with psycopg.connect(own_world.postgres_url) as connection:
+        connection.execute("INSERT INTO ledger (kind, user_id, asset_id, delta_atoms) VALUES (1, 1001, 1, 5)")
+    audited = _exchange(tmp_path / "data", "audit", servers=own_world)
+    assert audited.returncode == 1
+    assert "FAIL  every asset sums to zero in the ledger" in audited.stdout
+    assert "(1, Decimal('5'))" in audited.stdout
 
 
 def test_from_nothing_to_an_order_and_back_to_nothing(closed: Path) -> None:
@@ -217,12 +242,6 @@ def _operator_commands_reach_it(data: Path) -> None:
     assert "There is no user" in unknown.stderr
 
 
-@pytest.fixture
-def own_world(servers: Servers, database: str) -> Servers:
-    """The servers of the test run, with a database of this test's own."""
-    return Servers(database, servers.redis_url, servers.kafka_bootstrap)
-
-
 def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -278,6 +297,9 @@ def test_the_demo_trades_both_markets(tmp_path: Path, own_world: Servers) -> Non
         for symbol in ("BTC-USD", "ETH-USD"):
             query = f"{url}/api/v1/trades?symbol={symbol}"
             _until(partial(_trades, query), 60, up)
+        audited = _exchange(tmp_path / "data", "audit", servers=own_world)
+        assert audited.returncode == 0, audited
+        assert "FAIL" not in audited.stdout
         assert up.end(signal.SIGTERM) == 0, up.output
     with psycopg.connect(own_world.postgres_url) as connection:
         row = connection.execute("SELECT count(*) FROM users WHERE user_id > 0").fetchone()
