@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _progress(line: str) -> None:
-    print(line, flush=True)
+    with suppress(OSError):  # The terminal or the pipe may be gone; that is no reason not to drain.
+        print(line, flush=True)
 
 
 async def _up(arguments: argparse.Namespace, settings: Settings) -> int:

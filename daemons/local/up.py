@@ -58,7 +58,7 @@ async def up(settings: Settings, *, demo: bool, progress: Progress) -> None:
     settings = settings.model_copy(update={"local_mode": settings.host in _LOOPBACK})
     stop = Stop()
     async with alone(), anyio.create_task_group() as group:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        with anyio.open_signal_receiver(*_ending_signals()) as received:
             group.start_soon(stop.heed, received, progress)
             with (
                 stop.everything,
@@ -70,6 +70,12 @@ async def up(settings: Settings, *, demo: bool, progress: Progress) -> None:
                     await _serve(settings, servers, data, listener, stop, demo, progress)
             group.cancel_scope.cancel()
     progress("Everything has ended.")
+
+
+def _ending_signals() -> list[signal.Signals]:
+    """A closed terminal ends it too, unless somebody said not to (nohup)."""
+    closed = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *closed]
 
 
 async def _serve(
