@@ -5,6 +5,7 @@ gRPC's own thread; there they only append to a deque and, when nobody has done s
 look at it. So however many calls end at once, Trio is woken once.
 """
 
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 Metadata = Sequence[tuple[str, str]]
+
+TELL_S = 1.0
 
 log = get_logger(__name__)
 
@@ -43,6 +46,7 @@ class Bridge:
         self._token = trio.lowlevel.current_trio_token()
         self._finished: deque[_Waiter] = deque()
         self._woken = False
+        self._told_s = -math.inf
 
     async def call(
         self,
@@ -68,7 +72,17 @@ class Bridge:
         except grpc.FutureCancelledError:
             raise Unavailable("The call was cut off; it may or may not have happened.") from None
         except grpc.RpcError as error:
-            raise _translate(error) from None
+            raise self._translate(error) from None
+
+    def _translate(self, error: grpc.RpcError) -> ExchangeError:
+        """The error that the service raised; of gRPC's own ones the kind, while their words go to the log."""
+        mapped = from_rpc_error(error)
+        if isinstance(error, grpc.Call) and ERROR_KEY in dict(error.trailing_metadata() or ()):
+            return mapped
+        if trio.current_time() - self._told_s > TELL_S:  # While a service is away, every call fails.
+            self._told_s = trio.current_time()
+            log.warning("call failed", error=mapped.message, code=mapped.code)
+        return type(mapped)()  # Addresses and library messages are nothing for the public.
 
     def _done(self, waiter: _Waiter) -> None:
         """In gRPC's thread. Both orders of append and look at `_woken` are safe: see `_wake`."""
@@ -88,15 +102,6 @@ class Bridge:
             if waiter.task is not None:
                 trio.lowlevel.reschedule(waiter.task, outcome.Value(None))
                 waiter.task = None
-
-
-def _translate(error: grpc.RpcError) -> ExchangeError:
-    """The error that the service raised; of gRPC's own ones the kind, while their words go to the log."""
-    mapped = from_rpc_error(error)
-    if isinstance(error, grpc.Call) and ERROR_KEY in dict(error.trailing_metadata() or ()):
-        return mapped
-    log.warning("call failed", error=mapped.message, code=mapped.code)
-    return type(mapped)()  # Addresses and library messages are nothing for the public.
 
 
 @asynccontextmanager

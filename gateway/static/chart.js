@@ -35,8 +35,9 @@ export class Chart {
     this.candles.setData(points.map((point) => point.candle));
     this.volume.setData(points.map((point) => point.volume));
     this.newest = points.at(-1)?.candle.time ?? 0;
-    // With few candles, fitting the content would blow them up.
-    this.chart.timeScale().setVisibleLogicalRange({ from: points.length - 90, to: points.length + 4 });
+    // Some ninety candles fit; a few alone are not blown up to fill the chart.
+    const shown = Math.min(90, Math.max(40, points.length));
+    this.chart.timeScale().setVisibleLogicalRange({ from: points.length - shown, to: points.length + 4 });
   }
 
   // A candle that is new or has changed; one older than the newest is left as it is.

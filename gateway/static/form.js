@@ -1,7 +1,7 @@
 // The order form. The exchange is the judge of every order; here is only what helps to fill it in.
 
 import { api, ApiError } from "./api.js";
-import { $, grouped, make, money } from "./text.js";
+import { $, grouped, make, money, padded } from "./text.js";
 
 const FIELDS = ["price", "quantity", "quote_quantity"];
 
@@ -22,6 +22,7 @@ export class OrderForm {
 
   show(market) {
     this.market = market;
+    this.last = null;
     for (const field of FIELDS) this.form[field].value = "";
     for (const id of ["price-unit", "amount-quote", "spend-unit"]) $(id).textContent = market.quote;
     for (const id of ["quantity-unit", "amount-base"]) $(id).textContent = market.base;
@@ -36,6 +37,11 @@ export class OrderForm {
     this.form.type.value = "LIMIT";
     this.form.price.value = price;
     this.attempt = null;
+    this.draw();
+  }
+
+  takeLast(price) {
+    this.last = price;
     this.draw();
   }
 
@@ -55,8 +61,9 @@ export class OrderForm {
     this.field("quote_quantity").hidden = !spend;
     this.drawTimeInForce(limit);
     const { price, quantity, quote_quantity } = this.values;
-    const value = spend ? Number(quote_quantity) : limit ? Number(price) * Number(quantity) : NaN;
-    $("value").textContent = value > 0 ? `${money(value)} ${this.market.quote}` : "–";
+    const value = spend ? Number(quote_quantity) : Number(limit ? price : this.last) * Number(quantity);
+    const about = limit || spend ? "" : "about ";
+    $("value").textContent = value > 0 ? `${about}${money(value)} ${this.market.quote}` : "–";
     const asset = side === "BUY" ? this.market.quote : this.market.base;
     const available = this.balances.get(asset)?.available;
     $("available").textContent = available === undefined ? "–" : `${grouped(available)} ${asset}`;
@@ -109,7 +116,8 @@ export class OrderForm {
       const accepted = await api("POST", "/orders", sent);
       this.attempt = null;
       this.say(`Order ${accepted.order_id} accepted.`, "good");
-      this.onPlaced({ ...sent, ...accepted, filled_quantity: "0" });
+      const price = sent.price && padded(sent.price, this.market.tick_size);
+      this.onPlaced({ ...sent, ...accepted, price, filled_quantity: "0" });
     } catch (error) {
       this.refused(error);
     } finally {

@@ -66,7 +66,7 @@ function showMarket(market) {
   for (const part of [book, tape, chart]) part.clear();
   for (const id of ["book", "trades"]) {
     $(`${id}-price-unit`).textContent = `Price (${market.quote})`;
-    $(`${id}-quantity-unit`).textContent = `Quantity (${market.base})`;
+    $(`${id}-quantity-unit`).textContent = `Qty (${market.base})`;
   }
   form.show(market);
   feed.subscribe(`depth:${market.symbol}`, (data, snapshot) => book.take(data, snapshot));
@@ -105,6 +105,7 @@ function showTicker(ticker) {
   if (state.last !== null && ticker.last !== null && ticker.last !== state.last) {
     last.className = Number(ticker.last) > Number(state.last) ? "up" : "down";
   }
+  if (ticker.last !== state.last) form.takeLast(ticker.last);
   state.last = ticker.last;
   last.textContent = grouped(ticker.last);
   const open = Number(ticker.open), change = open ? (100 * (Number(ticker.last) - open)) / open : null;

@@ -35,6 +35,13 @@ export function trimmed(text) {
   return text?.includes(".") ? text.replace(/\.?0+$/, "") : text;
 }
 
+// The same number with as many decimals as the step has: ("5.1", "0.01") -> "5.10".
+export function padded(text, step) {
+  const [whole, fraction = ""] = text.split(".");
+  const decimals = (step.split(".")[1] ?? "").length;
+  return decimals ? `${whole}.${fraction.padEnd(decimals, "0")}` : text;
+}
+
 const NOTICE_MS = 6_000;
 
 export function notice(text, kind = "info") {
