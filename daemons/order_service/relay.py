@@ -84,11 +84,13 @@ class Relays:
         for partition in partitions:
             self._events[partition].set()
 
-    async def wait(self, partition: int) -> None:
-        """Until somebody wakes the partition, or it is time to look anyway."""
+    async def wait(self, partition: int) -> bool:
+        """Until somebody wakes the partition (True), or it is time to look anyway (False)."""
         with anyio.move_on_after(POLL_S):
             await self._events[partition].wait()
+        woken = self._events[partition].is_set()
         self._events[partition] = anyio.Event()
+        return woken
 
 
 async def relay_partition(
@@ -101,9 +103,10 @@ async def relay_partition(
                 # The cursor is a hint: losing its last move publishes again, which readers expect.
                 await connection.execute("SET synchronous_commit = off")
                 while True:
-                    while await _is_pending(connection, partition):
+                    woken = await relays.wait(partition)
+                    while woken or await _is_pending(connection, partition):
+                        woken = False
                         await _publish_some(connection, producer, topic, partition)
-                    await relays.wait(partition)
         except (psycopg.Error, OSError, KafkaError, TimeoutError) as error:
             if isinstance(error, psycopg.Error) and not db.is_transient(error):
                 raise
@@ -113,8 +116,8 @@ async def relay_partition(
 
 
 async def _is_pending(connection: db.Connection, partition: int) -> bool:
-    """A look without any lock, before each round and after it: what was committed while another relay
-    held the cursor, and was therefore skipped here, is seen by that relay's next look."""
+    """A look without any lock, after each round: what was committed while another relay held the
+    cursor, and was therefore skipped here, is seen by that relay's next look."""
     cursor = await connection.execute(_IS_PENDING, [partition])
     return await cursor.fetchone() == (True,)
 
