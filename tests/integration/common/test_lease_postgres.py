@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -72,6 +73,14 @@ async def row(admin: Connection) -> tuple[str, int, timedelta]:
     found = await cursor.fetchone()
     assert found is not None
     return found[0], found[1], found[2]
+
+
+@asynccontextmanager
+async def patient(url: str) -> AsyncIterator[Connection]:
+    """A session that the server does not end inside a transaction, however slow this machine is."""
+    async with connect(url, "settlement") as connection:
+        await connection.execute("SET idle_in_transaction_session_timeout = 0")
+        yield connection
 
 
 async def end_sessions(admin: Connection, name: str) -> None:
@@ -167,34 +176,34 @@ async def test_a_takeover_waits_for_the_transactions_under_way_and_renewals_do_n
     taken: list[Lease] = []
 
     async def take_over() -> None:
-        taken.append(await acquired(two, lease_s=1.0))
+        taken.append(await acquired(two, lease_s=3.0))
 
-    async with connect(url, "settlement") as settlement, settlement.transaction():
+    async with patient(url) as settlement, settlement.transaction():
         await settlement.execute(
             "SELECT 1 FROM partition_leader_locks"
             " WHERE service = %s AND partition = 0 AND fencing_token = %s FOR KEY SHARE",
             (SERVICE, lease.token),
         )
-        with anyio.fail_after(1):
+        with anyio.fail_after(10):
             assert await one.renew(lease, 60)
         await end_sessions(admin, f"lease {SERVICE}/0")
         async with anyio.create_task_group() as group:
             group.start_soon(take_over)
-            await anyio.sleep(0.6)
+            await anyio.sleep(1.2)
             assert not taken
             assert (await row(admin))[1] == lease.token
             assert await standing(one) is Standing.ORPHANED
             await settlement.execute("COMMIT")
     assert [each.token for each in taken] == [2]
     # The wait was more than a third of the lease, so its time has been started anew.
-    assert (await row(admin))[2] > timedelta(seconds=0.8)
+    assert (await row(admin))[2] > timedelta(seconds=2)
 
 
 async def test_a_takeover_that_waits_can_be_cancelled(
     one: PostgresLeases, two: PostgresLeases, admin: Connection, url: str
 ) -> None:
     lease = await acquired(one, lease_s=0.1)
-    async with connect(url, "settlement") as settlement, settlement.transaction():
+    async with patient(url) as settlement, settlement.transaction():
         await settlement.execute(
             "SELECT 1 FROM partition_leader_locks WHERE service = %s AND partition = 0 FOR KEY SHARE",
             (SERVICE,),
@@ -204,8 +213,11 @@ async def test_a_takeover_that_waits_can_be_cancelled(
         with anyio.move_on_after(0.2) as scope:
             await two.acquire(SERVICE, 0, LEASE_S)
         assert scope.cancelled_caught
-        assert anyio.current_time() - start_s < 1
-    assert (await acquired(two)).token >= lease.token + 1
+        assert anyio.current_time() - start_s < 5
+    # The backend that was left may end its UPDATE or its session first; no token is used twice.
+    with anyio.fail_after(10):
+        async with hold_lease(two, SERVICE, 0, lease_s=LEASE_S, renew_s=RENEW_S) as taken:
+            assert taken.token >= lease.token + 1
 
 
 async def test_what_the_old_token_writes_is_refused_after_a_takeover(
@@ -403,23 +415,23 @@ async def test_a_frozen_process_is_succeeded_when_its_lease_expires_and_finds_ou
         assert await one.renew(lease, LEASE_S)
 
 
-async def test_a_frozen_server_does_not_hold_up_the_end_of_the_body(
-    one: PostgresLeases, admin: Connection
+async def test_a_renewal_that_hangs_does_not_hold_up_the_end_of_the_body(
+    one: PostgresLeases, url: str
 ) -> None:
-    """The renewal hangs on a row lock, as on a server that answers nothing."""
-    lease = await acquired(one, lease_s=1.5)
+    """It hangs on a row lock here, as it would on a server that answers nothing."""
+    lease = await acquired(one)
 
     async def lead() -> None:
-        async with keep_lease(one, lease, lease_s=1.5, renew_s=0.2):
-            await admin.execute("BEGIN")
-            await admin.execute("SELECT 1 FROM partition_leader_locks FOR UPDATE")
+        async with keep_lease(one, lease, lease_s=LEASE_S, renew_s=RENEW_S):
+            await blocker.execute("SELECT 1 FROM partition_leader_locks FOR UPDATE")
             try:
                 await anyio.sleep_forever()
             finally:
-                assert anyio.current_time() - lease.sent_s < 1.5
+                ended_s.append(anyio.current_time())
 
-    start_s = anyio.current_time()
-    with pytest.raises(LeaseLost):
-        await lead()
-    assert anyio.current_time() - start_s < 3
-    await admin.execute("ROLLBACK")
+    ended_s: list[float] = []
+    async with patient(url) as blocker, blocker.transaction():
+        start_s = anyio.current_time()
+        with anyio.fail_after(20), pytest.raises(LeaseLost):
+            await lead()
+    assert ended_s[0] - start_s < LEASE_S
