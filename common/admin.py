@@ -12,6 +12,7 @@ from common.core.messages import Asset, Command, Market, MarketStatus, SetMarket
 from common.core.units import check_market
 from common.db import Connection
 from common.sequence import take, write
+from common.wire import decode_commands
 
 DEPOSIT = 1
 WORLD_USER_ID = 0  # The other side of every deposit; it has ledger rows and no account.
@@ -26,6 +27,11 @@ JOIN assets b ON b.asset_id = m.base_asset_id
 JOIN assets q ON q.asset_id = m.quote_asset_id
 LEFT JOIN market_states s USING (market_id)
 ORDER BY m.market_id
+"""
+
+_PENDING = """
+SELECT o.commands FROM outbox o JOIN watermarks w USING (partition)
+WHERE partition = %s AND o.first_sequence > w.sequence ORDER BY o.first_sequence DESC
 """
 
 
@@ -110,14 +116,32 @@ async def set_market(
     async with connection.transaction():
         for market, _ in await list_markets(connection):
             if market.symbol == symbol:
+                place = await take(connection, market.partition)
+                last = await _newest(connection, market)
                 changed = replace(
-                    market,
-                    status=market.status if status is None else status,
-                    maker_fee_bps=market.maker_fee_bps if maker_fee_bps is None else maker_fee_bps,
-                    taker_fee_bps=market.taker_fee_bps if taker_fee_bps is None else taker_fee_bps,
+                    last,
+                    status=last.status if status is None else status,
+                    maker_fee_bps=last.maker_fee_bps if maker_fee_bps is None else maker_fee_bps,
+                    taker_fee_bps=last.taker_fee_bps if taker_fee_bps is None else taker_fee_bps,
                 )
-                return await _send(connection, market.partition, SetMarket(changed))
+                check_market(changed)
+                await write(connection, place, [SetMarket(changed)])
+                return place.first_sequence
     raise UnknownSymbol(f"There is no market {symbol}")
+
+
+async def _newest(connection: Connection, market: Market) -> Market:
+    """The market as the last command of its partition leaves it, which the engine may not have seen yet.
+
+    Under the lock of the partition's row, so that no other change comes between. What is pending is
+    looked at first: should it be settled meanwhile, the second look finds it.
+    """
+    cursor = await connection.execute(_PENDING, [market.partition])
+    for (body,) in await cursor.fetchall():
+        for command in reversed(decode_commands(body)):
+            if isinstance(command, SetMarket) and command.market.market_id == market.market_id:
+                return command.market
+    return next(now for now, _ in await list_markets(connection) if now.market_id == market.market_id)
 
 
 async def _send(connection: Connection, partition: int, command: Command) -> int:

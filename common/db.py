@@ -50,10 +50,17 @@ def _options(name: str) -> dict[str, object]:
 
 @asynccontextmanager
 async def connect(url: str, name: str) -> AsyncIterator[Connection]:
-    """One session of its own, in autocommit mode; transactions are opened explicitly."""
+    """One session of its own, in autocommit mode; transactions are opened explicitly.
+
+    Leaving ends the session, and so rolls back a transaction that is under way.
+    """
     connection = await psycopg.AsyncConnection.connect(url, **_options(name))  # type: ignore[arg-type]  # a dict of psycopg's own keywords
-    async with connection:
+    try:
         yield connection
+    finally:
+        # Not `async with connection`: that would commit what a cancellation left half done, or raise
+        # when the session is broken.
+        await connection.close()
 
 
 @asynccontextmanager

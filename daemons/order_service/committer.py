@@ -116,21 +116,25 @@ class Committer:
         """Run the batch until it has answers, through lost connections, for at most `GIVE_UP_S`."""
         requests = [request for unit in units for request in unit.requests]
         BATCH.observe(len(requests))
+        refused: psycopg.Error | None = None
         with anyio.move_on_after(GIVE_UP_S), SECONDS.time():
             doubt: Doubt | None = None
-            while True:
+            while refused is None:
                 try:
                     _deliver(units, await self._run_once(session, requests, doubt))
                     return
                 except psycopg.Error as error:
                     doubt = session.doubt or doubt
                     await session.drop()
-                    if not db.is_transient(error):
-                        await self._answer_apart(session, units, error)
-                        return
-                    RETRIES.labels(error.sqlstate or "connection").inc()
-                    log.warning("TX1 runs again", error=str(error))
-                    await anyio.sleep(RETRY_S)
+                    if db.is_transient(error):
+                        RETRIES.labels(error.sqlstate or "connection").inc()
+                        log.warning("TX1 runs again", error=str(error))
+                        await anyio.sleep(RETRY_S)
+                    else:
+                        refused = error
+        if refused is not None:
+            await self._answer_apart(session, units, refused)
+            return
         await session.drop()
         _deliver(units, [Unavailable("The database does not answer")] * len(requests))
 
@@ -145,13 +149,26 @@ class Committer:
         return committed.answers
 
     async def _answer_apart(self, session: "_Session", units: list[_Unit], error: psycopg.Error) -> None:
-        """A batch that PostgreSQL refuses for good: find the request that it is, and spare the others."""
+        """A batch that PostgreSQL refuses for good: halve it until the request that it is stands alone.
+
+        A unit is halved too: the gateway's has the orders of many users.
+        """
         log.error("TX1 failed", error=str(error), requests=sum(len(unit.requests) for unit in units))
         if len(units) > 1:
-            for unit in units:
-                await self._answer(session, [unit])
+            middle = len(units) // 2
+            await self._answer(session, units[:middle])
+            await self._answer(session, units[middle:])
             return
-        _deliver(units, [ExchangeError("The order could not be written")] * len(units[0].requests))
+        [unit] = units
+        if len(unit.requests) == 1:
+            _deliver(units, [ExchangeError("The order could not be written")])
+            return
+        middle = len(unit.requests) // 2
+        halves = _Unit(unit.requests[:middle]), _Unit(unit.requests[middle:])
+        for half in halves:
+            await self._answer(session, [half])
+        unit.answers = [answer for half in halves for answer in half.answers]
+        unit.done.set()
 
     def _count(self, more: int) -> None:
         self._queued += more

@@ -152,7 +152,8 @@ class Placement:
     def _known(self, row: TupleRow) -> Known:
         order_id, number, created_us, user_id, market_id, side, kind, tif, post_only, stp, *rest = row
         price_ticks, qty_lots, quote_atoms, client_order_id = rest
-        symbol = self._markets.by_id[market_id].symbol
+        market = self._markets.by_id.get(market_id)  # None: another replica knows a market sooner.
+        symbol = market.symbol if market else ""
         order = NewOrder(
             user_id,
             symbol,

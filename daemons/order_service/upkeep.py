@@ -17,11 +17,13 @@ ARCHIVED = Counter("exchange_archived_batches_total", "Outbox rows moved to the 
 
 log = get_logger(__name__)
 
-# Only sessions of the exchange: their names begin like this. A backup may take as long as it likes.
+# Only sessions of the exchange: their names begin like this. A backup may take as long as it likes, and
+# who waits for a lock is not hung: it goes on when the one that holds it has been ended.
 _REAP = """
 SELECT application_name, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'order-service %%' AND pid <> pg_backend_pid()
-  AND state <> 'idle' AND xact_start < clock_timestamp() - make_interval(secs => %s)
+  AND state <> 'idle' AND wait_event_type IS DISTINCT FROM 'Lock'
+  AND xact_start < clock_timestamp() - make_interval(secs => %s)
 """
 _ARCHIVE = """
 WITH settled AS (
