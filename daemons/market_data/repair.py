@@ -61,8 +61,10 @@ class Repair:
                     await self._attempt(self._seed, channels)
                 elif self._due(channels.feed):
                     await self._attempt(self._fill, channels)
-            missing = sum(not channels.feed.seeded for channels in self._markets)
-            self._health.set("history", not missing, f"{missing} markets not loaded" if missing else "")
+            loaded = [channels.feed.seeded for channels in self._markets]
+            self._health.set(
+                "history", bool(loaded) and all(loaded), f"{sum(loaded)} of {len(loaded)} markets"
+            )
             await anyio.sleep(LOOK_S)
 
     def _due(self, feed: MarketFeed) -> bool:

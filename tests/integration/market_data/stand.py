@@ -178,10 +178,10 @@ class Stand:
 
     async def until_ready(self) -> None:
         with anyio.fail_after(20):
-            while not await self._ready():
+            while not await self.ready():
                 await anyio.sleep(0.05)
 
-    async def _ready(self) -> bool:
+    async def ready(self) -> bool:
         try:
             async with await anyio.connect_tcp("127.0.0.1", self.settings.health_port) as stream:
                 await stream.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
