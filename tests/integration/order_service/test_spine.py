@@ -6,6 +6,7 @@ from common.core import errors
 from common.core import messages as m
 from common.core.ledger import fee_user_id
 from daemons.order_service.requests import Accepted, CancelAccepted, CancelAllOrders, Canceling, CancelOrder
+from daemons.order_service.settlement import SETTLEMENT, CannotSettle
 from tests.integration.order_service.desk import BTC, UNIT, USD, Desk, limit
 
 pytestmark = pytest.mark.anyio
@@ -140,3 +141,49 @@ async def test_a_stale_token_and_a_fork_are_refused(desk: Desk) -> None:
     assert (await desk.settle(0, [delivery])).fork
     delivery.settlement.previous_chain = chain
     assert (await desk.settle(0, [delivery])).fresh == [delivery]
+
+
+async def _everything(desk: Desk) -> list[list[tuple[int, ...]]]:
+    """What TX2 writes."""
+    tables = ("accounts", "orders", "trades", "ledger", "market_states", "watermarks")
+    return [await desk.rows(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+
+
+async def test_a_settlement_that_contradicts_the_holds_changes_nothing(desk: Desk) -> None:
+    buyer, seller = await desk.user(), await desk.user()
+    await desk.place(limit(buyer, m.Side.BUY, PRICE, 2 * LOTS))
+    await desk.place(limit(seller, m.Side.SELL, PRICE, LOTS))
+    good, bad = await desk.match(0)
+    before = await _everything(desk)
+    [trade], [maker, taker] = bad.settlement.trades, bad.settlement.orders
+    for broken, name, value in (
+        (maker, "held_atoms", maker.held_atoms + 1),
+        (maker, "released_atoms", 1),
+        (taker, "order_id", 1),
+        (trade, "qty_lots", trade.qty_lots + 1),
+        (trade, "price_ticks", trade.price_ticks - 1),
+    ):
+        right = getattr(broken, name)
+        setattr(broken, name, value)
+        with pytest.raises(CannotSettle):
+            await desk.settle(0, [good, bad])
+        await desk.connection.rollback()
+        setattr(broken, name, right)
+        assert await _everything(desk) == before
+    assert (await desk.settle(0, [good, bad])).fresh == [good, bad]
+    await desk.check_money()
+
+
+async def test_only_the_settler_with_the_lease_settles(desk: Desk) -> None:
+    user = await desk.user()
+    await desk.place(limit(user, m.Side.BUY, PRICE, LOTS))
+    deliveries = await desk.match(0)
+    await desk.rows(
+        "UPDATE partition_leader_locks SET fencing_token = 8 WHERE service = %s RETURNING 1", SETTLEMENT
+    )
+    outcome = await desk.settle(0, deliveries)
+    assert (outcome.lease_lost, outcome.told, outcome.fresh) == (True, [], [])
+    await desk.rows(
+        "UPDATE partition_leader_locks SET fencing_token = 7 WHERE service = %s RETURNING 1", SETTLEMENT
+    )
+    assert (await desk.settle(0, deliveries)).fresh == deliveries
