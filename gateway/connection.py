@@ -133,8 +133,7 @@ class Connection:
         """Send what waits; a client that does not read within SEND_S is given up."""
         async with self._sending:
             data, self._unsent = self._unsent, b""
-            # Shielded, because half an answer is worse than a late drain; and therefore bounded.
-            with trio.move_on_after(SEND_S, shield=True) as scope:
+            with trio.move_on_after(SEND_S) as scope:
                 try:
                     return await self._stream.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):

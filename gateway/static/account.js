@@ -14,7 +14,7 @@ export class Account {
   constructor({ onBalances }) {
     this.onBalances = onBalances;
     this.orders = new Map(); // Id -> order, live ones only.
-    this.known = new Map(); // Id -> what was placed here, for orders whose first update has not come.
+    this.known = new Map(); // Id -> what was placed here, or "ended": updates may overtake the answer.
     this.balances = new Map();
     this.fills = [];
     this.canceling = new Set();

@@ -6,6 +6,8 @@
 const QUIET_MS = 30_000; // Without a word for so long, the connection counts as dead.
 const PING_MS = 10_000;
 const MOST_WAIT_MS = 8_000;
+const RETRY_MS = 2_000;
+const LATER = new Set(["UNAVAILABLE", "BUSY", "INTERNAL"]); // A part is away: nothing to tell, ask again.
 
 export class Feed {
   // onState("connecting" | "live" | "waiting", ms), onError(code, message)
@@ -99,9 +101,20 @@ export class Feed {
       const own = [...this.handlers.keys()].filter(isPrivate);
       if (own.length) this.send({ op: "subscribe", channels: own });
     } else if (message.op === "error") {
-      if (message.error.code === "UNAUTHENTICATED") this.signedIn = false;
-      this.onError(message.error.code, message.error.message);
+      this.refused(message.error);
     }
+  }
+
+  refused({ code, message, details }) {
+    if (code === "UNAUTHENTICATED") this.signedIn = false;
+    if (LATER.has(code)) setTimeout(() => this.askAgain(details?.channel), RETRY_MS);
+    else this.onError(code, message);
+  }
+
+  askAgain(channel) {
+    if (!this.open) return;
+    if (this.token && !this.signedIn) this.send({ op: "auth", token: this.token });
+    else if (this.handlers.has(channel)) this.send({ op: "subscribe", channels: [channel] });
   }
 
   take({ channel, type, sequence, previous, data }) {
