@@ -61,7 +61,6 @@ class MarketFeed:
         self.market = market
         self.depth = DepthView(market.market_id)
         self.token = 0  # Of the leader whose book this is.
-        self.stale_since_s: float | None = None
         self.seeded = False
         self.hole_since_s: float | None = None
         self._waiting: dict[int, TradeLike] = {}
@@ -91,7 +90,7 @@ class MarketFeed:
         if update.full:
             self._apply_full(update, token)
         else:
-            self._apply_changes(update, now_s)
+            self._apply_changes(update)
         if update.last_trade_id > self._known_trade_id:
             self._known_trade_id = update.last_trade_id
             self._look_for_holes(now_s)
@@ -104,20 +103,17 @@ class MarketFeed:
         before = self.depth.as_full() if self.depth.synced else None
         self.depth.apply(update)
         self.token = token
-        self.stale_since_s = None
         now = self.depth.as_full()
         same = before is not None and (before.bids, before.asks) == (now.bids, now.asks)
         if not same or (before is not None and now.sequence < before.sequence):
             self._replaced = True
             self._changes.clear()
 
-    def _apply_changes(self, update: BookUpdate, now_s: float) -> None:
+    def _apply_changes(self, update: BookUpdate) -> None:
         was_synced, sequence = self.depth.synced, self.depth.sequence
         if self.depth.apply(update):
             if was_synced:
                 metrics.book_gaps.inc()
-            if self.stale_since_s is None:
-                self.stale_since_s = now_s
             self._changes.clear()
         elif self.depth.sequence == sequence:
             metrics.repeats.labels("orderbook").inc()

@@ -248,5 +248,6 @@ async def closing(client: Client) -> tuple[int, str]:
     while client.socket.state is State.OPEN:
         with suppress(ConnectionClosed):
             await client.socket.recv()
+    await client.socket.wait_closed()
     assert client.socket.close_code is not None
     return client.socket.close_code, client.socket.close_reason or ""
