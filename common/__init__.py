@@ -5,7 +5,9 @@
     config          settings, read once from the environment
     sequence        a partition's next batch: its number, time, chain and outbox row (I1, I2)
     admin           markets, users, tokens and deposits
-    audit           the checks behind `exchange audit`
+    audit           `exchange audit`: the tables against each other; audit_checks: the queries
+    replay          `exchange replay`: the log through a fresh engine, against the tables
+    snapshot        one snapshot for those two; restore: the engine's state at the watermark (I8)
     migrate         the schema, in migrations/
     db, kafka       sessions, producers and readers as blocks; topics: their names
     lease           leadership with fencing tokens (I5); partitions: sharing them among instances

@@ -11,7 +11,9 @@ Read in this order:
     fleet       the daemons: their environment, their restarts, the order in which they drain
     up          `exchange up`
     status      `exchange status`
-    operator    `exchange migrate`, `exchange audit`, `exchange market`, `exchange user`
+    operator    `exchange migrate`, `exchange market`, `exchange user`
+    audit       `exchange audit`
+    replay      `exchange replay`
     demo        the two bots of `exchange up --demo`, a process of their own
     cli         the arguments of all of these
 

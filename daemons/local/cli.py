@@ -20,7 +20,8 @@ from common.config import BadSetting, Settings, load_settings
 from common.core.errors import ExchangeError
 from common.migrate import PartitionsAreFixed
 from common.supervise import leaves
-from daemons.local.operator import run_audit, run_market, run_migrate, run_user
+from daemons.local.audit import audit_as_json, audit_as_text, read_audit
+from daemons.local.operator import run_market, run_migrate, run_user
 from daemons.local.record import read_run
 from daemons.local.status import as_json, as_text, read_status
 from daemons.local.up import up
@@ -83,8 +84,10 @@ async def _migrate(_: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-async def _audit(_: argparse.Namespace, settings: Settings) -> int:
-    return 0 if await run_audit(settings, _progress) else 1
+async def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
+    findings = await read_audit(settings)
+    print(audit_as_json(findings) if arguments.json else audit_as_text(findings))
+    return 0 if all(finding.ok for finding in findings) else 1
 
 
 async def _market(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -114,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     starter.add_argument("--demo", action="store_true", help="let two small bots trade")
     starter.add_argument("--port", type=_port, help="of the gateway (EXCHANGE_PORT; default 8100)")
     add("status", _status, "Health, leaders, watermarks, lags").add_argument("--json", action="store_true")
-    add("audit", _audit, "Check the money and the books; exit code 1 and the rows on a violation")
+    auditor = add("audit", _audit, "Check the money and the books; exit code 1 and the rows on a violation")
+    auditor.add_argument("--json", action="store_true")
     add("migrate", _migrate, "Bring the schema to what this version needs")
     _add_market_actions(add("market", _market, "Markets: list, create, set-fees, halt, resume"), where)
     _add_user_actions(add("user", _user, "Users: list, create, token, revoke, deposit"), where)

@@ -1,4 +1,4 @@
-"""What an operator does to an exchange: `exchange migrate`, `audit`, `market` and `user`.
+"""What an operator does to an exchange: `exchange migrate`, `market` and `user`.
 
 They talk to PostgreSQL alone. With the local exchange stopped they start its PostgreSQL for as long as
 they need it, under the lock that keeps `exchange up` out. Changes of a market are commands: the engine sees
@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from common import admin
-from common.audit import audit
 from common.config import Settings
 from common.core.errors import Conflict, InvalidMarket, NotFound
 from common.core.messages import Asset, Market, MarketStatus
@@ -52,20 +51,6 @@ async def run_migrate(settings: Settings, progress: Progress) -> None:
     async with reachable_postgres(settings, progress) as url:
         applied = await migrate(url, settings.partitions)
     progress("\n".join(f"Applied {name}" for name in applied) or "The schema is up to date.")
-
-
-async def run_audit(settings: Settings, progress: Progress) -> bool:
-    """Check the money and the books; False, with the rows that break a rule, on a violation."""
-    async with (
-        reachable_postgres(settings, _quiet) as url,
-        connect(url, "exchange audit") as connection,
-    ):
-        findings = await audit(connection)
-    for finding in findings:
-        progress(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name} ({finding.looked_at} looked at)")
-        for row in finding.rows:
-            progress(f"      {row}")
-    return all(finding.ok for finding in findings)
 
 
 async def run_market(arguments: argparse.Namespace, settings: Settings, progress: Progress) -> None:

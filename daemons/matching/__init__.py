@@ -1,8 +1,7 @@
 """matching: order books in memory, one leader for each partition.
 
-restore.py      the engine's state at the watermark, out of PostgreSQL
 outbound.py     what one applied batch becomes on Kafka
 kept.py         what was published and not settled yet, to be published again
-replica.py      one leadership: restore, consume, apply, publish
+replica.py      one leadership: restore (common.restore), consume, apply, publish
 __main__.py     the composition root: which partitions this process leads
 """

@@ -19,12 +19,12 @@ from common.core.messages import Batch
 from common.core.sequencing import Verdict, judge
 from common.kafka import Message, Producer, Reader, Record, reader
 from common.lease import Lease
+from common.restore import Restored, read_watermark, restore
 from common.telemetry import get_logger
 from common.topics import topics
 from common.wire import Undecodable, decode_batch
 from daemons.matching.kept import Forked, Kept
 from daemons.matching.outbound import book_messages, messages_for
-from daemons.matching.restore import Restored, read_watermark, restore
 
 RECORDS = 200
 WATERMARK_EVERY_S = 0.5

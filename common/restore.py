@@ -49,14 +49,19 @@ async def restore(connection: Connection, partition: int) -> Restored:
     """Everything that the engine of one partition knows at the watermark."""
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        row = await (await connection.execute(_WATERMARK, [partition])).fetchone()
-        assert row is not None, f"partition {partition} does not exist"
-        states = [
-            MarketState(state[0], MarketStatus(state[1]), *state[2:])
-            for state in await (await connection.execute(_STATES, [partition])).fetchall()
-        ]
-        known = {market.market_id: market for market, _ in await list_markets(connection)}
-        live = await (await connection.execute(_LIVE, [partition])).fetchall()
+        return await restore_within(connection, partition)
+
+
+async def restore_within(connection: Connection, partition: int) -> Restored:
+    """The same in the transaction of the caller, which sees one snapshot."""
+    row = await (await connection.execute(_WATERMARK, [partition])).fetchone()
+    assert row is not None, f"partition {partition} does not exist"
+    states = [
+        MarketState(state[0], MarketStatus(state[1]), *state[2:])
+        for state in await (await connection.execute(_STATES, [partition])).fetchall()
+    ]
+    known = {market.market_id: market for market, _ in await list_markets(connection)}
+    live = await (await connection.execute(_LIVE, [partition])).fetchall()
     sequence, chain, time_us, engine_version, orders_offset = row
     snapshot = Snapshot(
         partition=partition,
