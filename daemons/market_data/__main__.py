@@ -5,6 +5,7 @@ working     markets, Kafka's readers, repair, candles, Redis, balances, identiti
 serving     gRPC, and inside it the WebSockets: those clients are told to go first
 """
 
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -40,6 +41,7 @@ log = get_logger(__name__)
 
 async def main(settings: Settings, life: Lifecycle) -> None:
     """Run until `life` ends."""
+    _allow_connections()
     health = Health()
     async with anyio.create_task_group() as outermost:
         await outermost.start(partial(serve_health, health, settings.host, settings.health_port))
@@ -52,6 +54,12 @@ async def main(settings: Settings, life: Lifecycle) -> None:
             await life.stopped()
             health.set("serving", False, "going down")
         outermost.cancel_scope.cancel()
+
+
+def _allow_connections() -> None:
+    """As many open files as the system lets us: each client is one, and the usual soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @asynccontextmanager

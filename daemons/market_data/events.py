@@ -31,9 +31,9 @@ MAX_STALE_S = 60.0
 class _Patience:
     """How long the stale books of a partition are waited for before its topic is read again."""
 
+    back: int = EVERYTHING
     wait_s: float = STALE_S
     asked_s: float = 0.0
-    times: int = 0
 
 
 class Events:
@@ -113,22 +113,22 @@ class Events:
     def go_back(self, partition: int) -> int | None:
         """How far to read the order book again, in records: some market of the partition has no whole book.
 
-        First at once and as far as at a start, then further and with more patience: the leader's next
+        A book that was whole and has a gap: as far as at a start, then to the earliest record; one that
+        a start did not find: to the earliest at once. Then with growing patience, since the leader's next
         full book may come first.
         """
         now_s = anyio.current_time()
-        patience = self._patience.setdefault(partition, _Patience())
         if all(channels.feed.depth.synced for channels in self._markets.of_partition(partition)):
-            self._patience[partition] = _Patience(asked_s=now_s)
+            self._patience[partition] = _Patience(BACK, asked_s=now_s)
             return None
+        patience = self._patience.setdefault(partition, _Patience())
         if now_s - patience.asked_s < patience.wait_s:
             return None
-        patience.asked_s = now_s
-        patience.times += 1
-        patience.wait_s = min(patience.wait_s * 2, MAX_STALE_S)
+        back = patience.back
+        self._patience[partition] = _Patience(EVERYTHING, min(patience.wait_s * 2, MAX_STALE_S), now_s)
         # Older leaders are heard again, in their order; what they say of whole books changes nothing.
         self._book_fences.pop(partition, None)
-        return EVERYTHING
+        return back
 
 
 def _trade(raw: market_data_pb2.PublicTrade) -> PublicTrade:

@@ -115,7 +115,10 @@ class _Reading:
             self._lag.set(max(0, (source.known_end() or 0) - self._position))
 
     async def _maybe_go_back(self, source: Reader) -> None:
+        end = source.known_end()
+        if not end:
+            return  # Nothing to go back to.
         back = self._follow.go_back(self._follow.partition)
         if back is not None:
             metrics.reseeks.inc()
-            await source.seek(max(0, (source.known_end() or 0) - back))
+            await source.seek(max(0, end - back))

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 import wsproto
 import wsproto.events
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import Listener, SocketAttribute, SocketListener, SocketStream, TaskGroup
 from wsproto.utilities import RemoteProtocolError
 
 from common.telemetry import get_logger
@@ -23,6 +23,8 @@ HANDSHAKE_S = 10.0
 MAX_HEAD_BYTES = 16 << 10
 SEND_BUFFER_BYTES = 256 << 10  # The kernel's share of what a slow client may hold.
 GOING_AWAY = 1001
+BACKLOG = 1_024
+ACCEPT_AGAIN_S = 0.05
 
 log = get_logger(__name__)
 
@@ -137,11 +139,25 @@ async def serve_websockets(desk: Desk, host: str, port: int, max_connections: in
     """Serve while the body runs; gives the bound port. On leaving: no new ones, 1001 for the others."""
     sockets = WebSockets(desk, max_connections)
     async with anyio.create_task_group() as connections:
-        async with (
-            await anyio.create_tcp_listener(local_host=host, local_port=port, backlog=1024) as listener,
-            anyio.create_task_group() as accepting,
-        ):
-            accepting.start_soon(listener.serve, sockets.handle, connections)
+        listener = await anyio.create_tcp_listener(local_host=host, local_port=port, backlog=BACKLOG)
+        async with listener, anyio.create_task_group() as accepting:
+            for each in listener.listeners:
+                accepting.start_soon(_accept, each, sockets, connections)
             yield listener.extra(SocketAttribute.local_port)  # noqa: S610 - anyio's, not Django's
             accepting.cancel_scope.cancel()
         await sockets.drain()
+
+
+async def _accept(listener: Listener[SocketStream], sockets: WebSockets, connections: TaskGroup) -> None:
+    """Unlike the listener's own `serve`, this outlives an accept that fails: a client that was gone
+    already, or no file descriptor left for it."""
+    assert isinstance(listener, SocketListener)
+    while True:
+        try:
+            stream = await listener.accept()
+        except OSError as error:
+            metrics.handshakes_refused.labels("accept").inc()
+            log.warning("accept", error=repr(error))
+            await anyio.sleep(ACCEPT_AGAIN_S)
+            continue
+        connections.start_soon(sockets.handle, stream)
