@@ -297,17 +297,16 @@ def test_while_order_service_is_away(own: GatewayProcess) -> None:
 def test_a_full_queue_is_busy(own: GatewayProcess) -> None:
     own.backend.may_place.clear()
     batch = [ORDER] * 15
-    waiting = [_post_in_background(own, batch) for _ in range(4)]  # Two under way at most, one queued.
-    eventually(lambda: own.metric("exchange_gateway_queued_orders") >= 15)
-    busy = own.http.post("/api/v1/orders/batch", json=batch, headers=ALICE)
-    assert (busy.status_code, busy.json()["error"]["code"]) == (503, "BUSY")
-    assert int(busy.headers["retry-after"]) >= 1
-    own.backend.may_place.set()
-    statuses = {read_answer(sock)[0] for sock in waiting}
-    assert statuses <= {202, 503}
-    assert 202 in statuses
-    for sock in waiting:
-        sock.close()
+    with _post_in_background(own, batch) as under_way:
+        eventually(lambda: len(own.backend.seen.places) == 1)
+        with _post_in_background(own, batch) as queued:
+            eventually(lambda: own.metric("exchange_gateway_queued_orders") == 15)
+            busy = own.http.post("/api/v1/orders/batch", json=batch, headers=ALICE)
+            assert (busy.status_code, busy.json()["error"]["code"]) == (503, "BUSY")
+            assert int(busy.headers["retry-after"]) >= 1
+            own.backend.may_place.set()
+            assert read_answer(under_way)[0] == read_answer(queued)[0] == 202
+    assert own.backend.seen.orders == 30
 
 
 def _post_in_background(own: GatewayProcess, batch: list[dict[str, object]]) -> socket.socket:
