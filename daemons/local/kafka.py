@@ -76,7 +76,8 @@ async def embedded_kafka(
     if not (folder / "meta.properties").exists():
         progress("Kafka: formatting its storage ...")
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ("format", "--ignore-formatted", "-t", cluster_id, "-c", str(config))
+        # One word: an id may begin with a dash, and would then be taken for an option.
+        arguments = ("format", "--ignore-formatted", f"--cluster-id={cluster_id}", "-c", str(config))
         await run(_java(libs, "kafka.tools.StorageTool", arguments, logs / "kafka-format.log"), _FORMAT_S)
     child = await start(_java(libs, "kafka.Kafka", [str(config)], logs / "kafka.log"))
     try:
