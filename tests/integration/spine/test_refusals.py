@@ -1,4 +1,4 @@
-"""What TX2 refuses when a matching is wrong: an old token at once, a contradiction until a person has looked."""
+"""What TX2 refuses of a matching: an old token at once, a contradiction until a person has looked."""
 
 from collections.abc import AsyncIterator
 
@@ -9,7 +9,7 @@ from common import wire
 from common.core.engine import Engine
 from common.core.messages import Settlement
 from common.kafka import Record
-from daemons.matching.restore import restore
+from common.restore import restore
 from exchange.v1 import types_pb2 as ty
 from tests.integration.spine.spine import BUY, MATCHINGS, ORDER_SERVICE, Spine, order
 
