@@ -35,6 +35,14 @@ class Restored:
     snapshot: Snapshot
     orders_offset: int
 
+    @property
+    def has_hint(self) -> bool:
+        return self.snapshot.sequence > 0 and self.orders_offset >= 0
+
+    def start(self, earliest: int, end: int) -> int:
+        """Where to begin to read: at the batch at the watermark, to see that it is the one."""
+        return self.orders_offset if self.has_hint and self.orders_offset < end else earliest
+
 
 async def read_watermark(connection: Connection, partition: int) -> tuple[int, bytes]:
     cursor = await connection.execute(

@@ -89,10 +89,7 @@ class Replica:
 
     async def _lead_once(self, lease: Lease) -> None:
         partition = lease.partition
-        async with (
-            db.connect(self._settings.postgres_url, f"matching {partition}") as connection,
-            reader(self._settings, self._topics.orders, partition) as source,
-        ):
+        async with db.connect(self._settings.postgres_url, f"matching {partition}") as connection:
             restored = await restore(connection, partition)
             engine = Engine(partition)
             engine.restore(restored.snapshot)
@@ -105,8 +102,11 @@ class Replica:
                 live_orders=len(restored.snapshot.orders),
             )
             await self._publish_books(lead)
-            await _seek(source, restored)
-            async with anyio.create_task_group() as group:
+            async with (
+                reader(self._settings, self._topics.orders, partition, restored.start) as source,
+                anyio.create_task_group() as group,
+            ):
+                await _check_hint(source, restored)
                 group.start_soon(_follow_watermark, connection, lead)
                 await self._consume(lead, source)
 
@@ -182,16 +182,12 @@ class Replica:
         await self._producer.send_many(book_messages(books, self._topics, lead.partition, lead.lease.token))
 
 
-async def _seek(source: Reader, restored: Restored) -> None:
-    """Go to the batch after the watermark, by the hint when the batch at the watermark is found there."""
-    watermark = restored.snapshot.sequence
-    if watermark > 0 and restored.orders_offset >= 0:
-        await source.seek(restored.orders_offset)
+async def _check_hint(source: Reader, restored: Restored) -> None:
+    """Stand after the batch at the watermark; when it is not where the hint says, at the earliest record."""
+    if restored.has_hint:
         records = await source.poll(max_wait_s=HINT_WAIT_S, max_records=1)
-        if records and _is_at(records[0], restored):
-            await source.seek(records[0].offset + 1)
-            return
-    await source.seek_earliest()
+        if not records or not _is_at(records[0], restored):
+            await source.seek_earliest()
 
 
 def _is_at(record: Record, restored: Restored) -> bool:

@@ -68,11 +68,9 @@ class Settler:
         partition = lease.partition
         while True:
             try:
-                async with (
-                    db.connect(self._settings.postgres_url, f"order-service tx2 {partition}") as connection,
-                    reader(self._settings, self._topics.settlements, partition) as source,
-                ):
-                    await self._settle_all(lease, connection, source)
+                name = f"order-service tx2 {partition}"
+                async with db.connect(self._settings.postgres_url, name) as connection:
+                    await self._settle_all(lease, connection)
                     return
             except (psycopg.Error, OSError, KafkaError) as error:
                 if isinstance(error, psycopg.Error) and not db.is_transient(error):
@@ -82,7 +80,8 @@ class Settler:
             except PartitionStopped as reason:
                 await self._stop(partition, str(reason))
 
-    async def _settle_all(self, lease: Lease, connection: db.Connection, source: Reader) -> None:
+    async def _settle_all(self, lease: Lease, connection: db.Connection) -> None:
+        """Go on where the last settler had told everything, until the lease is gone."""
         partition = lease.partition
         cursor = await connection.execute(_POSITION, [partition])
         row = await cursor.fetchone()
@@ -92,7 +91,16 @@ class Settler:
             raise PartitionStopped(stopped)
         STOPPED.labels(partition).set(0)
         self._stopped(partition, "")
-        await source.seek(told_offset + 1)
+        start = told_offset + 1
+        async with reader(
+            self._settings, self._topics.settlements, partition, lambda _earliest, _end: start
+        ) as source:
+            await self._settle_from(lease, connection, source, told_offset)
+
+    async def _settle_from(
+        self, lease: Lease, connection: db.Connection, source: Reader, told_offset: int
+    ) -> None:
+        partition = lease.partition
         joiner = SettlementJoiner()
         rewound_s = -REWIND_EVERY_S
         while True:
