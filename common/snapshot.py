@@ -31,4 +31,5 @@ async def prefer_whole_tables(connection: Connection) -> None:
     tempt the planner into loops that a million orders turn into hours.
     """
     await connection.execute("SET LOCAL enable_nestloop = off")
+    await connection.execute("SET LOCAL cursor_tuple_fraction = 1")
     await connection.execute(f"SET LOCAL work_mem = '{_WORK_MEM_MB}MB'".encode())

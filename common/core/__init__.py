@@ -12,5 +12,6 @@ match       what happens when an order meets the book
 engine      (state, batch) -> (state, events): the only writer of books
 sequencing  the hash chain of the log, and what a reader makes of a batch
 ledger      settlement -> movements of money (TX2)
+replay      the log once more through a fresh engine, and what the database has that differs
 views       what the public sees: depth, trades, candles, tickers
 """

@@ -1,12 +1,13 @@
 """The command `exchange`: its arguments, and its exit codes.
 
 0   done
-1   something cannot work, or `status` or `audit` found it not well; a sentence says what
+1   something cannot work, or `status`, `audit` or `replay` found it not well; a sentence says what
 2   wrong arguments or a wrong setting
 """
 
 import argparse
 import logging
+import random
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -23,6 +24,7 @@ from common.supervise import leaves
 from daemons.local.audit import audit_as_json, audit_as_text, read_audit
 from daemons.local.operator import run_market, run_migrate, run_user
 from daemons.local.record import read_run
+from daemons.local.replay import read_replay, replay_as_json, replay_as_text
 from daemons.local.status import as_json, as_text, read_status
 from daemons.local.up import up
 
@@ -90,6 +92,13 @@ async def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0 if all(finding.ok for finding in findings) else 1
 
 
+async def _replay(arguments: argparse.Namespace, settings: Settings) -> int:
+    seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed  # noqa: S311  # no secret
+    report = await read_replay(settings, points=arguments.points, seed=seed)
+    print(replay_as_json(report) if arguments.json else replay_as_text(report))
+    return 0 if report.ok else 1
+
+
 async def _market(arguments: argparse.Namespace, settings: Settings) -> int:
     await run_market(arguments, settings, _progress)
     return 0
@@ -119,10 +128,23 @@ def _parser() -> argparse.ArgumentParser:
     add("status", _status, "Health, leaders, watermarks, lags").add_argument("--json", action="store_true")
     auditor = add("audit", _audit, "Check the money and the books; exit code 1 and the rows on a violation")
     auditor.add_argument("--json", action="store_true")
+    _add_replay(add("replay", _replay, "Run the engine again over all that is settled, and compare"))
     add("migrate", _migrate, "Bring the schema to what this version needs")
     _add_market_actions(add("market", _market, "Markets: list, create, set-fees, halt, resume"), where)
     _add_user_actions(add("user", _user, "Users: list, create, token, revoke, deposit"), where)
     return parser
+
+
+def _add_replay(replayer: argparse.ArgumentParser) -> None:
+    replayer.add_argument(
+        "--points",
+        type=_count,
+        default=3,
+        help="places in the log where a fresh engine is restored and must go on the same (default 3);"
+        " each costs the memory of one more engine",
+    )
+    replayer.add_argument("--seed", type=int, help="draws those places; printed with the outcome")
+    replayer.add_argument("--json", action="store_true")
 
 
 def _add_market_actions(market: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:
@@ -162,6 +184,13 @@ def _add_user_actions(user: argparse.ArgumentParser, where: argparse.ArgumentPar
     deposit.add_argument("asset")
     deposit.add_argument("amount")
     deposit.add_argument("--reference", required=True, help="yours; a repeated one changes nothing")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError("a count is 0 or more")
+    return count
 
 
 def _port(text: str) -> int:
