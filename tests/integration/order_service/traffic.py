@@ -119,13 +119,19 @@ async def make_history(desk: Desk, seed: int, *, rounds: int = 8, batches: int =
         await traffic.settle()
         if number == rounds // 2:
             await archive_settled(desk)
-    for symbol in SYMBOLS:
-        await admin.set_market(desk.connection, symbol, status=m.MarketStatus.ACTIVE)
+    await _open_markets(desk)
+    await traffic.settle()
     await traffic.round(4)
+    await _open_markets(desk)
     await desk.submit(*_far_from_the_market(users[0]))  # Rest, whatever was drawn.
     await traffic.settle()
     await traffic.round(2)
     await desk.submit(*_far_from_the_market(users[1]))  # Wait above the watermark.
+
+
+async def _open_markets(desk: Desk) -> None:
+    for symbol in SYMBOLS:
+        await admin.set_market(desk.connection, symbol, status=m.MarketStatus.ACTIVE)
 
 
 def _far_from_the_market(user_id: int) -> list[Request]:
