@@ -117,11 +117,9 @@ class Spine:
         """Everything that the partition of a topic (`orders`, `settlements`, ...) holds now."""
         name = getattr(topics(self.exchange.settings), topic)
         found: list[Record] = []
-        async with reader(self.exchange.settings, name, partition) as source:
-            _, end = await source.bounds()
-            await source.seek_earliest()
+        async with reader(self.exchange.settings, name, partition, lambda earliest, _: earliest) as source:
             with anyio.fail_after(WITHIN_S):
-                while not found or found[-1].offset < end - 1:
+                while not found or found[-1].offset < (source.known_end() or 0) - 1:
                     found += await source.poll()
         return found
 
