@@ -121,11 +121,8 @@ class _Reply:
         """For Quart's messages: what every answer carries is added to the first."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [
-                *message["headers"],
-                (b"x-request-id", self._call.request_id.encode("ascii")),
-                (b"x-content-type-options", b"nosniff"),
-            ]
+            request_id = (b"x-request-id", self._call.request_id.encode("ascii"))
+            message["headers"] = [*message["headers"], request_id]
         await self._send(message)
 
 

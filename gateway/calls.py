@@ -77,6 +77,5 @@ def response_headers(answer: Answer, request_id: str) -> list[tuple[bytes, bytes
         (b"content-type", answer.content_type),
         (b"content-length", b"%d" % len(answer.body)),
         (b"x-request-id", request_id.encode("ascii")),
-        (b"x-content-type-options", b"nosniff"),
         *answer.headers,
     ]

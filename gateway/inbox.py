@@ -19,7 +19,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
-        self._changed = trio.Event()
+        self._changed: trio.Event | None = None  # There is one while somebody waits.
         self._over = False
 
     async def put(self, message: Any) -> None:
@@ -27,7 +27,7 @@ class Inbox:
             self._over = True
         else:
             while len(self._messages) >= MOST_PARTS and not self._over:
-                await self._changed.wait()
+                await self._change()
             if self._over:
                 return
         self._messages.append(message)
@@ -35,7 +35,7 @@ class Inbox:
 
     async def get(self) -> Any:
         while not self._messages:
-            await self._changed.wait()
+            await self._change()
         message = self._messages.popleft()
         self._notify()
         return message
@@ -45,6 +45,12 @@ class Inbox:
         self._over = True
         self._notify()
 
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

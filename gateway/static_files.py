@@ -29,7 +29,11 @@ _PAGE_HEADERS = (
     ),
     (b"referrer-policy", b"no-referrer"),
 )
-_ALWAYS_ASK = (b"cache-control", b"no-cache")  # With the ETag: one small 304 when nothing has changed.
+_EVERY_FILE = (
+    (b"cache-control", b"no-cache"),  # With the ETag: one small 304 when nothing has changed.
+    (b"x-content-type-options", b"nosniff"),
+    (b"vary", b"accept-encoding"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class StaticFiles:
         found = self._files.get(name)
         if found is None:
             raise NotFound("There is no such file.")
-        headers = (_ALWAYS_ASK, (b"etag", found.etag), (b"vary", b"accept-encoding"))
+        headers = (*_EVERY_FILE, (b"etag", found.etag))
         if found.etag in (call.header(b"if-none-match") or b""):
             return Answer(304, b"", found.content_type, headers)
         if b"gzip" in (call.header(b"accept-encoding") or b""):
