@@ -212,3 +212,11 @@ async def test_an_engine_that_forgets_is_found(history: Desk, monkeypatch: pytes
     monkeypatch.setattr(Engine, "snapshot", forgetful)
     report = await _replay(history, points=10)
     assert any("restored at" in one.what for one in report.differences.first)
+
+
+async def test_long_work_says_how_far_it_is(history: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.replay.PROGRESS_S", 0.0)
+    lines: list[str] = []
+    await replay(history.connection, points=0, seed=1, progress=lines.append)
+    assert len(lines) > 10
+    assert all("commands" in line and "a second" in line for line in lines)
