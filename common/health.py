@@ -26,10 +26,11 @@ _part_ok = Gauge("exchange_part_ok", "1 while the part of this process works, el
 
 @dataclass(frozen=True)
 class Part:
-    """What a part last said of itself."""
+    """What a part last said of itself; the process can do its work without one that is not needed."""
 
     ok: bool
     detail: str
+    needed: bool
 
 
 class Health:
@@ -38,15 +39,15 @@ class Health:
     def __init__(self) -> None:
         self._parts: dict[str, Part] = {}
 
-    def set(self, part: str, ok: bool, detail: str = "") -> None:
+    def set(self, part: str, ok: bool, detail: str = "", *, needed: bool = True) -> None:
         """Report; `detail` says to people what is missing."""
-        self._parts[part] = Part(ok, detail)
+        self._parts[part] = Part(ok, detail, needed)
         _part_ok.labels(part).set(int(ok))
 
     @property
     def ready(self) -> bool:
-        """True when at least one part has reported and none is down."""
-        return bool(self._parts) and all(part.ok for part in self._parts.values())
+        """True when at least one part has reported and none that is needed is down."""
+        return bool(self._parts) and all(part.ok or not part.needed for part in self._parts.values())
 
     def report(self) -> dict[str, object]:
         """`{"ready": bool, "parts": {name: {"ok": bool, "detail": str}}}`, fit for JSON."""

@@ -66,16 +66,18 @@ async def serve_grpc(
     *,
     service_names: Sequence[str],
     drain_s: float,
+    ready: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[int]:
     """Serve while the body runs; yields the bound port. `address` is host:port, port 0 for any.
 
+    The standard health service answers NOT_SERVING while `ready` says no; calls are taken all the same.
     When the body ends, new calls are refused and those under way get `drain_s`; when it fails or is
     cancelled, they are cancelled. Raises OSError when the port is taken.
     """
     calls = Calls()
     server = grpc.aio.server(interceptors=[calls], options=SERVER_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     register(server)
-    standing = health.aio.HealthServicer()
+    standing = _Standing(ready)
     health_pb2_grpc.add_HealthServicer_to_server(standing, server)
     names = (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
@@ -97,6 +99,22 @@ async def serve_grpc(
             await server.stop(None)  # Nothing is left to cancel after a drain.
             with anyio.move_on_after(ABORT_S):
                 await calls.ended()
+
+
+class _Standing(health.aio.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
+    """The standard health service, whose Check also asks whether the process is ready for work."""
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        super().__init__()
+        self._ready = ready
+
+    async def Check(  # noqa: N802  # the protocol's name
+        self, request: health_pb2.HealthCheckRequest, context: object
+    ) -> health_pb2.HealthCheckResponse:
+        answer: health_pb2.HealthCheckResponse = await super().Check(request, context)
+        if answer.status == health_pb2.HealthCheckResponse.SERVING and not self._ready():
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+        return answer
 
 
 @asynccontextmanager

@@ -68,7 +68,7 @@ def _replica(settings: Settings, kafka: Producer, channel: grpc.aio.Channel, hea
             log.warning("rewind not asked for", partition=number, error=str(error))
 
     def report(number: int, reason: str) -> None:
-        health.set(f"partition {number}", not reason, reason)
+        health.set(f"partition {number}", not reason, reason, needed=False)
 
     return Replica(settings, kafka, ask_rewind, report)
 

@@ -76,12 +76,12 @@ async def main(settings: Settings, life: Lifecycle) -> None:
                 renew_s=settings.lease_renew_s,
             )
         )
-        await _serve(settings, life, markets, relays, pool)
+        await _serve(settings, life, markets, relays, pool, health)
         working.cancel_scope.cancel()
 
 
 async def _serve(
-    settings: Settings, life: Lifecycle, markets: Markets, relays: Relays, pool: db.Pool
+    settings: Settings, life: Lifecycle, markets: Markets, relays: Relays, pool: db.Pool, health: Health
 ) -> None:
     """TX1 and the ports; returns when everything that was accepted is committed."""
     committer = Committer(
@@ -104,12 +104,14 @@ async def _serve(
                 f"{settings.host}:{settings.orders_internal_port}",
                 service_names=[ORDERS, INTERNAL],
                 drain_s=settings.drain_s / 2,
+                ready=lambda: health.ready,
             ),
             serve_grpc(
                 partial(register, orders=public_orders),
                 f"{settings.host}:{settings.orders_port}",
                 service_names=[ORDERS],
                 drain_s=settings.drain_s / 2,
+                ready=lambda: health.ready,
             ),
         ):
             await life.stopped()
@@ -146,7 +148,8 @@ async def _probe(pool: db.Pool, health: Health) -> None:
 
 
 def _report_partition(health: Health, partition: int, reason: str) -> None:
-    health.set(f"settlement {partition}", not reason, reason)
+    # One partition that stopped must not take orders away from the others.
+    health.set(f"settlement {partition}", not reason, reason, needed=False)
 
 
 def _check(settings: Settings) -> None:

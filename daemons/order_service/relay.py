@@ -103,10 +103,9 @@ async def relay_partition(
                 # The cursor is a hint: losing its last move publishes again, which readers expect.
                 await connection.execute("SET synchronous_commit = off")
                 while True:
-                    woken = await relays.wait(partition)
-                    while woken or await _is_pending(connection, partition):
-                        woken = False
-                        await _publish_some(connection, producer, topic, partition)
+                    pending = await relays.wait(partition) or await _is_pending(connection, partition)
+                    while pending:
+                        pending = await _publish_some(connection, producer, topic, partition)
         except (psycopg.Error, OSError, KafkaError, TimeoutError) as error:
             if isinstance(error, psycopg.Error) and not db.is_transient(error):
                 raise
@@ -116,14 +115,17 @@ async def relay_partition(
 
 
 async def _is_pending(connection: db.Connection, partition: int) -> bool:
-    """A look without any lock, after each round: what was committed while another relay held the
-    cursor, and was therefore skipped here, is seen by that relay's next look."""
+    """A look without any lock."""
     cursor = await connection.execute(_IS_PENDING, [partition])
     return await cursor.fetchone() == (True,)
 
 
-async def _publish_some(connection: db.Connection, producer: Producer, topic: str, partition: int) -> None:
-    """One transaction: take the cursor, publish what is there, move the cursor."""
+async def _publish_some(connection: db.Connection, producer: Producer, topic: str, partition: int) -> bool:
+    """One transaction: take the cursor, publish what is there, move the cursor. True: there is more.
+
+    The look for more comes after the cursor was let go: what was committed meanwhile, and skipped by a
+    relay that found the cursor taken, is seen by this one.
+    """
     with anyio.fail_after(PUBLISH_S):
         async with connection.pipeline():
             await connection.execute("BEGIN")
@@ -133,7 +135,7 @@ async def _publish_some(connection: db.Connection, producer: Producer, topic: st
         if cursor is None or not rows:
             await connection.rollback()
             await anyio.sleep(0 if cursor else SKIPPED_S)
-            return
+            return await _is_pending(connection, partition)
         with SECONDS.time():
             offsets = await producer.send_many(
                 [Message(topic, partition, _record(partition, row)) for row in rows]
@@ -146,6 +148,8 @@ async def _publish_some(connection: db.Connection, producer: Producer, topic: st
                 REWINDS.labels(partition, "new_topic").inc()
                 log.warning("set back: the topic is new", partition=partition, offset=offsets[-1])
             await connection.execute("COMMIT")
+            pending = await connection.execute(_IS_PENDING, [partition])
+        return await pending.fetchone() == (True,)
 
 
 def _record(partition: int, row: TupleRow) -> bytes:

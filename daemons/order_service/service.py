@@ -4,7 +4,6 @@
 """
 
 from collections.abc import AsyncIterator, Sequence
-from enum import IntEnum
 
 import anyio
 import grpc.aio
@@ -33,10 +32,15 @@ from daemons.order_service.testers import Testers
 from exchange.v1 import internal_pb2 as internal
 from exchange.v1 import internal_pb2_grpc, orders_pb2_grpc
 from exchange.v1 import orders_pb2 as pb
+from exchange.v1 import types_pb2 as ty
 
 BATCH_MOST = 1_000
 # Calls of the gateway, which batches for many users.
 PLACE_MOST = 5_000
+# Numbers of the enumerations that a new order may carry; 0 leaves the choice to the exchange.
+_SIDES, _TYPES = frozenset(map(int, Side)), frozenset(map(int, OrderType))
+_TIMES_IN_FORCE = frozenset((0, *map(int, TimeInForce)))
+_STPS = frozenset((0, *map(int, SelfTradePrevention)))
 
 
 class OrdersService(orders_pb2_grpc.OrdersServicer):
@@ -165,18 +169,19 @@ def _read(user_id: int, order: pb.NewOrder) -> NewOrder | ExchangeError:
 
 def _order(user_id: int, order: pb.NewOrder) -> NewOrder:
     """Fill in what may be left out; raises Malformed for what must not."""
-    values: tuple[tuple[str, int, type[IntEnum]], ...] = (
-        ("side", order.side, Side),
-        ("type", order.type, OrderType),
-        ("time_in_force", order.time_in_force or TimeInForce.GTC, TimeInForce),
-        ("stp", order.stp or SelfTradePrevention.CANCEL_TAKER, SelfTradePrevention),
-    )
     problems = {
-        name: "is missing or unknown" for name, value, kind in values if value not in set(map(int, kind))
+        name: "is missing or unknown"
+        for name, value, known in (
+            ("side", order.side, _SIDES),
+            ("type", order.type, _TYPES),
+            ("time_in_force", order.time_in_force, _TIMES_IN_FORCE),
+            ("stp", order.stp, _STPS),
+        )
+        if value not in known
     }
     if problems:
         raise Malformed("The order cannot be read", problems)
-    usual = TimeInForce.IOC if OrderType(order.type) is OrderType.MARKET else TimeInForce.GTC
+    usual = TimeInForce.IOC if order.type == ty.ORDER_TYPE_MARKET else TimeInForce.GTC
     return NewOrder(
         user_id,
         order.symbol,

@@ -159,3 +159,14 @@ async def test_a_page_that_fails_ends_nothing(
             with pytest.raises(anyio.EndOfStream):
                 await stream.receive()
     assert (await get(port, "/healthz"))[0] == 200
+
+
+async def test_a_part_that_is_not_needed_is_told_and_does_not_count() -> None:
+    health = Health()
+    health.set("postgres", True)
+    health.set("partition 3", False, "stopped", needed=False)
+    assert health.ready
+    assert health.report()["parts"] == {
+        "postgres": {"ok": True, "detail": ""},
+        "partition 3": {"ok": False, "detail": "stopped"},
+    }

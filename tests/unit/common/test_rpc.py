@@ -323,6 +323,20 @@ async def test_health_and_reflection_answer(channel: grpc.aio.Channel) -> None:
     assert {SERVICE, "grpc.health.v1.Health"} <= names
 
 
+async def test_health_says_when_the_process_is_not_ready() -> None:
+    ready = [False]
+    server = serve_grpc(
+        Echo().register, "127.0.0.1:0", service_names=[SERVICE], drain_s=0.3, ready=lambda: ready[0]
+    )
+    async with server as port, grpc_channel(f"127.0.0.1:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        before = await health.Check(health_pb2.HealthCheckRequest(service=""))
+        ready[0] = True
+        after = await health.Check(health_pb2.HealthCheckRequest(service=""))
+    assert before.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert after.status == health_pb2.HealthCheckResponse.SERVING
+
+
 async def test_calls_are_counted() -> None:
     labels = {"method": f"/{SERVICE}/Unary", "code": "FAILED_PRECONDITION"}
     before = REGISTRY.get_sample_value("exchange_rpc_calls_total", labels) or 0
