@@ -31,6 +31,8 @@ WATERMARK_EVERY_S = 0.5
 BACKOFF_S = 0.2
 REWIND_EVERY_S = 0.5
 HINT_WAIT_S = 1.0
+# Applying holds up the loop, and so the renewals of the lease: what a poll brings is published in slices.
+SLICE_S = 0.1
 # Full books now and then, so that a new market-data starts without asking anyone; counted in
 # sequences, not in seconds, so that a replay publishes them at the same places.
 FULL_BOOKS_EVERY = 256
@@ -116,17 +118,24 @@ class Replica:
                 await anyio.sleep(WATERMARK_EVERY_S)
                 continue
             records = await source.poll(max_records=RECORDS)
-            if records:
+            while records:
                 with APPLY.time():
-                    await self._producer.send_many(await self._apply_all(lead, records))
+                    messages, records = await self._apply_some(lead, records)
+                    await self._producer.send_many(messages)
                 SEQUENCE.labels(lead.partition).set(lead.engine.sequence)
 
-    async def _apply_all(self, lead: _Lead, records: list[Record]) -> list[Message]:
+    async def _apply_some(self, lead: _Lead, records: list[Record]) -> tuple[list[Message], list[Record]]:
+        """Apply a slice of time, one record at least; gives what to publish, and the records left."""
         messages: list[Message] = []
-        for record in records:
+        begun_s = anyio.current_time()
+        for index, record in enumerate(records):
+            if index and anyio.current_time() - begun_s >= SLICE_S:
+                return messages, records[index:]
             try:
                 batch = decode_batch(record.value)
             except Undecodable as error:
+                if messages:  # What came before it is told first.
+                    return messages, records[index:]
                 await self._stand_still(lead, record, str(error))
             verdict = judge(
                 lead.engine.sequence,
@@ -146,7 +155,7 @@ class Replica:
                 await self._rewind(lead, batch)
             else:
                 raise Forked(f"the batch at {batch.first_sequence} does not continue this chain")
-        return messages
+        return messages, []
 
     def _apply(self, lead: _Lead, batch: Batch, record: Record) -> list[Message]:
         engine, partition, token = lead.engine, lead.partition, lead.lease.token
