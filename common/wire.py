@@ -4,7 +4,7 @@ The bytes are a pure function of the values (no maps, fields in order), which th
 comparison of replays rely on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from common.core import messages as m
 from common.core.sequencing import chain_of
@@ -408,18 +408,36 @@ def decode_book(data: bytes) -> m.BookUpdate:
     )
 
 
-def encode_order_updates(settlement: m.Settlement, markets: dict[int, m.Market]) -> bytes:
-    """A record of exchange.order_updates: a pure function of the settlement (I11)."""
+def encode_order_updates(
+    settlement: m.Settlement, markets: dict[int, m.Market], part_bytes: int = PART_BYTES
+) -> Iterator[bytes]:
+    """The records of exchange.order_updates: a pure function of the settlement (I11).
+
+    A sweep has more orders than a record may carry: each part has the next of them, by id, and is closed
+    when it passes `part_bytes`. None when the settlement touches no order.
+    """
     fills = fills_by_order(settlement.trades, markets, settlement.time_us)
+    part: list[ev.UserOrderUpdate] = []
+    size_bytes = 0
+    for state in settlement.orders:
+        part.append(
+            ev.UserOrderUpdate(state=order_state_to_proto(state), fills=fills.get(state.order_id, ()))
+        )
+        size_bytes += part[-1].ByteSize()
+        if size_bytes >= part_bytes:
+            yield _updates_part(settlement, part)
+            part, size_bytes = [], 0
+    if part:
+        yield _updates_part(settlement, part)
+
+
+def _updates_part(settlement: m.Settlement, orders: Sequence[ev.UserOrderUpdate]) -> bytes:
     return ev.OrderUpdates(
         partition=settlement.partition,
         first_sequence=settlement.first_sequence,
         last_sequence=settlement.last_sequence,
         time_us=settlement.time_us,
-        orders=[
-            ev.UserOrderUpdate(state=order_state_to_proto(state), fills=fills.get(state.order_id, ()))
-            for state in settlement.orders
-        ],
+        orders=orders,
     ).SerializeToString()
 
 

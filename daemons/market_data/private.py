@@ -183,7 +183,8 @@ class PrivateDesk:
         self.source = source
         self.directory = directory
         self._seats: dict[int, dict[Seat, None]] = {}
-        self._seen: dict[int, int] = {}  # By partition: the last sequence that was told.
+        # By partition: the last sequence that was told, and the last order of its batch.
+        self._seen: dict[int, tuple[int, int]] = {}
         self._touched: dict[int, None] = {}  # Users whose accounts are to be looked up.
         self._waiting = anyio.Event()
 
@@ -203,10 +204,12 @@ class PrivateDesk:
 
     def take(self, updates: events_pb2.OrderUpdates) -> None:
         """A record of exchange.order_updates; one that was seen changes nothing."""
-        if updates.last_sequence <= self._seen.get(updates.partition, 0):
+        # A large batch comes in parts, which have the next of its orders each, by id.
+        place = updates.last_sequence, updates.orders[-1].state.order_id if updates.orders else 0
+        if place <= self._seen.get(updates.partition, (0, 0)):
             metrics.repeats.labels("order_updates").inc()
             return
-        self._seen[updates.partition] = updates.last_sequence
+        self._seen[updates.partition] = place
         if not self._seats:
             return
         for update in updates.orders:

@@ -7,7 +7,7 @@ Does not promise: that a partition never stops. What contradicts the exchange's 
 in the metrics, in the readiness and in `watermarks.stopped`, until a person looks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import anyio
 import psycopg
@@ -22,7 +22,7 @@ from common.kafka import Message, Producer, Reader, Record, reader
 from common.lease import Lease
 from common.telemetry import get_logger
 from common.topics import topics
-from common.wire import SettlementJoiner, Undecodable, encode_order_updates
+from common.wire import PART_BYTES, SettlementJoiner, Undecodable, encode_order_updates
 from daemons.order_service.markets import Markets
 from daemons.order_service.relay import Relays, set_back
 from daemons.order_service.settlement import CannotSettle, Delivery, Outcome, settle
@@ -31,6 +31,9 @@ BACKOFF_S = 0.2
 # At most one rewind in this time: the records that it brings need a moment to arrive.
 REWIND_EVERY_S = 0.5
 RECORDS = 200
+# Rows of orders and trades for one TX2, as far as whole batches allow: a backlog in a single one would take
+# longer than a lease lasts.
+TX2_ROWS = 5_000
 
 STOPPED = Gauge("exchange_partition_stopped", "1 while settling is stopped and needs a person", ["partition"])
 TOLD = Counter("exchange_order_updates_total", "Batches whose updates were published", ["partition"])
@@ -107,25 +110,23 @@ class Settler:
             records = await source.poll(max_records=RECORDS)
             if not records:
                 continue
-            deliveries = _join(joiner, records, partition)
-            outcome = await self._settle(lease, connection, deliveries, told_offset)
-            if outcome.lease_lost:
-                return
-            await self._tell(partition, outcome.told)
-            if outcome.fork:
-                raise PartitionStopped("a settlement's chain does not continue the watermark's: a fork")
-            if outcome.gap and anyio.current_time() - rewound_s >= REWIND_EVERY_S:
-                rewound_s = anyio.current_time()
-                await set_back(connection, partition, "settlement_gap")
-                self._relays.wake(partition)
+            for deliveries in _rounds(joiner, records, partition):
+                outcome = await self._settle(lease, connection, deliveries, told_offset)
+                if outcome.lease_lost:
+                    return
+                await self._tell(partition, outcome.told)
+                if outcome.fork:
+                    raise PartitionStopped("a settlement's chain does not continue the watermark's: a fork")
+                if outcome.gap and anyio.current_time() - rewound_s >= REWIND_EVERY_S:
+                    rewound_s = anyio.current_time()
+                    await set_back(connection, partition, "settlement_gap")
+                    self._relays.wake(partition)
             if not joiner.pending:  # A settlement of which a part is missing is read again from its first.
                 told_offset = records[-1].offset
 
     async def _settle(
         self, lease: Lease, connection: db.Connection, deliveries: Sequence[Delivery], told_offset: int
     ) -> Outcome:
-        if not deliveries:
-            return Outcome()
         if not _markets_of(deliveries) <= self._markets.by_id.keys():
             self._markets.fill([market for market, _ in await list_markets(connection)])
         try:
@@ -143,14 +144,18 @@ class Settler:
     async def _tell(self, partition: int, settled: Sequence[Settlement]) -> None:
         """Publish what became durable; only the owners of the orders are told of it, by market-data."""
         markets = self._markets.by_id
-        messages = [
-            Message(self._topics.order_updates, partition, encode_order_updates(settlement, markets))
-            for settlement in settled
-            if settlement.orders
-        ]
+        messages: list[Message] = []
+        size_bytes = 0
+        for settlement in settled:
+            for value in encode_order_updates(settlement, markets):
+                messages.append(Message(self._topics.order_updates, partition, value))
+                size_bytes += len(value)
+                if size_bytes >= PART_BYTES:  # Each lets the renewals of the lease pass.
+                    await self._producer.send_many(messages)
+                    messages, size_bytes = [], 0
         if messages:
             await self._producer.send_many(messages)
-            TOLD.labels(partition).inc(len(messages))
+        TOLD.labels(partition).inc(len(settled))
 
     async def _stop(self, partition: int, reason: str) -> None:
         """Stop loudly and keep everything; another instance would find the same, so the lease is kept."""
@@ -185,14 +190,24 @@ def _markets_of(deliveries: Sequence[Delivery]) -> set[int]:
     return set_or_traded | {state.market_id for batch in batches for state in batch.orders}
 
 
-def _join(joiner: SettlementJoiner, records: Sequence[Record], partition: int) -> list[Delivery]:
-    deliveries = []
+def _rounds(joiner: SettlementJoiner, records: Sequence[Record], partition: int) -> Iterator[list[Delivery]]:
+    """What goes into one TX2 each: never nothing, and decoded only when its turn comes."""
+    deliveries: list[Delivery] = []
+    rows = 0
     for record in records:
         try:
             settlement = joiner.add(record.value, record.token)
         except Undecodable as error:
+            if deliveries:  # What came before it is settled first.
+                yield deliveries
             where = f"exchange.settlements, partition {partition}, offset {record.offset}"
             raise PartitionStopped(f"{where} cannot be read: {error}") from error
-        if settlement is not None:
-            deliveries.append(Delivery(settlement, record.token, record.offset, record.source_offset))
-    return deliveries
+        if settlement is None:
+            continue
+        deliveries.append(Delivery(settlement, record.token, record.offset, record.source_offset))
+        rows += len(settlement.orders) + len(settlement.trades)
+        if rows >= TX2_ROWS:
+            yield deliveries
+            deliveries, rows = [], 0
+    if deliveries:
+        yield deliveries

@@ -273,7 +273,7 @@ class Stand:
         chains = (GENESIS_CHAIN, GENESIS_CHAIN)
         numbers = (market.partition, sequence, sequence, now_us())
         settlement = Settlement(*numbers, *chains, 1, list(trades), list(states))
-        value = encode_order_updates(settlement, {BTC.market_id: BTC, ETH.market_id: ETH})
+        [value] = encode_order_updates(settlement, {BTC.market_id: BTC, ETH.market_id: ETH})
         await self.producer.send(self.topics.order_updates, market.partition, value, token=1)
 
 

@@ -158,11 +158,22 @@ def settlement(orders: int, first: int = 5) -> m.Settlement:
 
 
 def test_order_updates_carry_each_order_with_its_own_fills() -> None:
-    updates = wire.decode_order_updates(wire.encode_order_updates(settlement(2), {1: BTC_USD}))
+    [record] = wire.encode_order_updates(settlement(2), {1: BTC_USD})
+    updates = wire.decode_order_updates(record)
     assert (updates.partition, updates.first_sequence, updates.last_sequence, updates.time_us) == (0, 5, 7, 8)
     first, second = updates.orders
     assert (first.state.order_id, [fill.trade_id for fill in first.fills]) == (40, [9])
     assert (second.state.order_id, list(second.fills)) == (41, [])
+
+
+def test_the_updates_of_a_sweep_come_in_parts_that_hold_every_order_once() -> None:
+    records = list(wire.encode_order_updates(settlement(500), {1: BTC_USD}, part_bytes=1_000))
+    assert len(records) > 10
+    assert max(map(len, records)) < 1_200
+    parts = [wire.decode_order_updates(record) for record in records]
+    assert {(part.first_sequence, part.last_sequence, part.time_us) for part in parts} == {(5, 7, 8)}
+    assert [update.state.order_id for part in parts for update in part.orders] == list(range(40, 540))
+    assert list(wire.encode_order_updates(settlement(0), {1: BTC_USD})) == []
 
 
 # ---- parts --------------------------------------------------------------------------------------

@@ -139,6 +139,19 @@ async def test_updates_of_others_and_repeats_are_not_told() -> None:
     assert taken(outbox) == []
 
 
+async def test_a_batch_in_parts_is_told_whole_and_once() -> None:
+    private = await desk(Source())
+    outbox = Outbox()
+    seat = private.seat("orders", 1, outbox)
+    await seat.start()
+    taken(outbox)
+    for _ in range(2):  # All parts come again after a crash of the settler.
+        private.take(told(5, update(7, 0, 2), update(8, 0, 2)))
+        private.take(told(5, update(9, 0, 2)))
+    assert len(taken(outbox)) == 3
+    seat.leave()
+
+
 async def test_a_seat_that_is_left_while_it_starts_sends_nothing() -> None:
     private = await desk(Source())
     outbox = Outbox()
