@@ -17,13 +17,14 @@ ARCHIVED = Counter("exchange_archived_batches_total", "Outbox rows moved to the 
 
 log = get_logger(__name__)
 
-# Only sessions of the exchange: their names begin like this. A backup may take as long as it likes, and
-# who waits for a lock is not hung: it goes on when the one that holds it has been ended.
+# Only sessions of the exchange: their names begin like this. A backup may take as long as it likes. Hung is
+# whose client has been waited for since then: who waits for a lock goes on when the one that holds it has
+# been ended, and a sweep whose TX2 keeps the server busy for long would be begun again for ever.
 _REAP = """
 SELECT application_name, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'order-service %%' AND pid <> pg_backend_pid()
-  AND state <> 'idle' AND wait_event_type IS DISTINCT FROM 'Lock'
-  AND xact_start < clock_timestamp() - make_interval(secs => %s)
+  AND state <> 'idle' AND wait_event_type = 'Client' AND xact_start IS NOT NULL
+  AND greatest(query_start, state_change) < clock_timestamp() - make_interval(secs => %s)
 """
 _ARCHIVE = """
 WITH settled AS (
@@ -39,7 +40,7 @@ INSERT INTO outbox_archive SELECT * FROM settled ON CONFLICT DO NOTHING
 
 
 async def reap(pool: db.Pool) -> None:
-    """End transactions older than `HUNG_S`, so that a stopped process does not stop others."""
+    """End transactions whose client is silent for `HUNG_S`: a stopped process must not stop others."""
     while True:
         await anyio.sleep(REAP_EVERY_S)
         try:

@@ -132,3 +132,17 @@ async def test_only_what_is_settled_is_archived(desk: Desk, monkeypatch: pytest.
         group.cancel_scope.cancel()
     assert await _batches(desk, "outbox_archive") == sorted([*settled, *waiting])
     await desk.check_money()
+
+
+async def test_a_transaction_that_keeps_the_server_busy_is_not_hung(desk: Desk) -> None:
+    """As the TX2 of a huge sweep does: ended, it would be begun again for ever."""
+    async with (
+        db.pool(desk.url, name="order-service") as pool,
+        db.connect(desk.url, "order-service tx2 0") as busy,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(upkeep.reap, pool)
+        async with busy.transaction():
+            for _ in range(3):
+                await busy.execute("SELECT pg_sleep(1.2)")
+        group.cancel_scope.cancel()
