@@ -8,6 +8,7 @@ A daemon nests its blocks, resources > working > serving > accepting, around `aw
 leaving the blocks from the inside out is the drain, and its deadline stands on the outermost scope.
 """
 
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -92,6 +93,17 @@ async def supervise(main: Main, settings: Settings, signals: Signals) -> int:
         log.info("drained")
         return DRAINED
     return FAILED
+
+
+def calm_collector() -> None:
+    """Look for cycles less often, and not among what stays for ever. For a daemon that has started.
+
+    Requests leave few cycles, but each look passes over everything that is alive: measured in the
+    gateway, a tenth of the CPU and most of the slowest answers.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

@@ -1,12 +1,10 @@
 """`python -m gateway`: chooses the adapters and nests the lifetimes."""
 
-import gc
-
 import trio
 
 from common.config import Settings
 from common.health import Health
-from common.supervise import Lifecycle, run
+from common.supervise import Lifecycle, calm_collector, run
 from common.telemetry import get_logger
 from gateway.app import build
 from gateway.auth import BearerIdentity
@@ -19,16 +17,6 @@ from gateway.services import Services
 DRAIN_SHARE = 0.8  # Of drain_s for the connections; the rest is for what they need until their end.
 
 log = get_logger("gateway")
-
-
-def _calm_collector() -> None:
-    """Look for cycles less often, and not among what stays for ever.
-
-    Requests leave few cycles, but each look passes over every open connection: measured, a tenth of the CPU
-    and most of the slowest answers.
-    """
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
 
 
 async def main(settings: Settings, life: Lifecycle) -> None:
@@ -51,7 +39,8 @@ async def main(settings: Settings, life: Lifecycle) -> None:
         async with trio.open_nursery() as working:
             working.start_soon(markets.run)
             working.start_soon(batcher.run)
-            _calm_collector()
+            working.start_soon(services.keep_orders_awake)
+            calm_collector()
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(front.accept, listener, connections)

@@ -59,6 +59,10 @@ class Services:
         )
         return [market_from_proto(market) for market in answer.markets]
 
+    async def keep_orders_awake(self) -> None:
+        """For ever: what makes single calls to order-service cheap (see `Bridge.keep_open`)."""
+        await self._bridge.keep_open(self._health.Watch, health_pb2.HealthCheckRequest(service=""))
+
     async def orders_problem(self) -> str:
         """Why order-service would not accept an order now; "" when it would."""
         try:

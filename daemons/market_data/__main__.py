@@ -19,7 +19,7 @@ from common.health import Health, serve_health
 from common.lease import PostgresLeases
 from common.partitions import share_partitions
 from common.rpc import serve_grpc
-from common.supervise import Lifecycle, run
+from common.supervise import Lifecycle, calm_collector, run
 from common.telemetry import get_logger
 from common.topics import topics
 from daemons.market_data import candles
@@ -51,6 +51,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
             _serving(settings, markets, desk),
         ):
             health.set("serving", True)
+            calm_collector()
             await life.stopped()
             health.set("serving", False, "going down")
         outermost.cancel_scope.cancel()

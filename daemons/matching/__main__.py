@@ -16,7 +16,7 @@ from common.kafka import Producer, producer
 from common.lease import PostgresLeases
 from common.partitions import share_partitions
 from common.rpc import grpc_channel
-from common.supervise import Lifecycle, run
+from common.supervise import Lifecycle, calm_collector, run
 from common.telemetry import get_logger
 from daemons.matching.replica import Replica
 from exchange.v1 import internal_pb2, internal_pb2_grpc
@@ -52,6 +52,7 @@ async def main(settings: Settings, life: Lifecycle) -> None:
             )
         )
         health.set("running", True)
+        calm_collector()
         await life.stopped()
         working.cancel_scope.cancel()
 

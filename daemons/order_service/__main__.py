@@ -17,7 +17,7 @@ from common.kafka import producer
 from common.lease import PostgresLeases
 from common.partitions import share_partitions
 from common.rpc import serve_grpc
-from common.supervise import Lifecycle, run
+from common.supervise import Lifecycle, calm_collector, run
 from common.telemetry import get_logger
 from common.topics import topics
 from daemons.order_service import relay, upkeep
@@ -114,6 +114,7 @@ async def _serve(
                 ready=lambda: health.ready,
             ),
         ):
+            calm_collector()
             await life.stopped()
         committer.finish()
 

@@ -1,5 +1,7 @@
 """What a user may ask about themselves. Every statement names the user, so nobody sees another's rows."""
 
+from collections.abc import Iterable
+
 from psycopg.rows import TupleRow
 
 from common.core.errors import Malformed, OrderNotFound
@@ -56,6 +58,7 @@ class Queries:
             row = await (await connection.execute(_ONE, [order_id, user_id])).fetchone()
         if row is None:
             raise OrderNotFound(details={"order_id": str(order_id)})
+        await self._learn([row[3]])
         return self._order(row)
 
     async def orders(self, user_id: int, request: pb.ListOrdersRequest) -> pb.ListOrdersResponse:
@@ -77,6 +80,7 @@ class Queries:
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(many.encode(), given)).fetchall()
         cursor = str(rows[limit - 1][0]) if len(rows) > limit else ""
+        await self._learn([row[3] for row in rows])
         return pb.ListOrdersResponse(orders=[self._order(row) for row in rows[:limit]], cursor=cursor)
 
     async def fills(self, user_id: int, request: pb.ListFillsRequest) -> pb.ListFillsResponse:
@@ -97,11 +101,17 @@ class Queries:
         if len(rows) > limit:
             last = rows[limit - 1]
             cursor = f"{last[5]}-{last[1]}-{last[0]}"
+        await self._learn([row[1] for row in rows])
         return pb.ListFillsResponse(fills=[self._fill(row) for row in rows[:limit]], cursor=cursor)
 
     async def accounts(self, user_id: int) -> pb.ListAccountsResponse:
         async with self._pool.connection() as connection:
             return pb.ListAccountsResponse(accounts=await balances(connection, user_id))
+
+    async def _learn(self, market_ids: Iterable[int]) -> None:
+        """Another replica may have taken orders in a market that this one has not heard of yet."""
+        if not set(market_ids) <= self._markets.by_id.keys():
+            await self._markets.load(self._pool)
 
     def _order(self, row: TupleRow) -> pb.Order:
         return pb.Order(

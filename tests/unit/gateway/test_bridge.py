@@ -1,9 +1,9 @@
 """gRPC from Trio, against a real server in this process."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -92,7 +92,7 @@ async def test_a_burst_of_endings_wakes_trio_once(echo: tuple[Echo, str]) -> Non
             nursery.start_soon(wait)
         await wait_all_tasks_blocked()
         for waiter in waiters:
-            bridge._done(waiter)
+            bridge._ended(waiter, None)
         assert token.calls == 1
         bridge._wake()
 
@@ -123,3 +123,32 @@ async def test_a_deadline_and_nobody_there_are_both_unavailable(echo: tuple[Echo
             await Bridge().call(echo_of(channel), b"x", timeout_s=5)
     for refused in (late, away):
         assert "127.0.0.1" not in refused.value.message  # Our addresses are nobody's business.
+
+
+async def test_a_stream_is_kept_open_and_opened_again() -> None:
+    class Stream:
+        def __init__(self) -> None:
+            opened.append(self)
+            self.canceled = False
+
+        def add_done_callback(self, fn: Callable[[object], None]) -> None:
+            self.end = fn
+
+        def cancel(self) -> bool:
+            self.canceled = True
+            return True
+
+    opened: list[Stream] = []
+    bridge = Bridge()
+    with trio.move_on_after(5) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bridge.keep_open, cast(Any, lambda _: Stream()), b"")
+            await wait_all_tasks_blocked()
+            [first] = opened
+            first.end(first)
+            while len(opened) < 2:
+                await trio.sleep(0.01)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert not scope.cancelled_caught
+    assert [stream.canceled for stream in opened] == [False, True]
