@@ -7,6 +7,7 @@ import pytest
 from common import db
 from common.core import messages as m
 from daemons.order_service import queries
+from daemons.order_service.markets import Markets
 from daemons.order_service.queries import Queries
 from daemons.order_service.requests import CancelOrder
 from exchange.v1 import orders_pb2 as pb
@@ -77,6 +78,25 @@ async def test_fills_of_both_sides_page_by_page(desk: Desk, asked: Queries) -> N
         cursor = page.cursor
     assert found == [6, 5, 4, 3, 2, 1]
     assert not (await asked.fills(user, pb.ListFillsRequest(symbol="ETH-USD"))).fills
+
+
+async def test_a_market_that_another_replica_knew_first_is_learnt(desk: Desk, asked: Queries) -> None:
+    user, other = await desk.user(), await desk.user()
+    for each, side in ((user, m.Side.BUY), (other, m.Side.SELL)):
+        placed = await desk.place(limit(each, side, PRICE, LOTS, symbol="ETH-USD"))
+    await desk.run(1)
+    eth = desk.markets.named("ETH-USD").market_id
+
+    async def behind() -> Queries:
+        asked._markets = Markets()
+        asked._markets.fill(one for one in desk.markets.by_id.values() if one.market_id != eth)
+        return asked
+
+    assert (await (await behind()).order(other, placed.order_id)).symbol == "ETH-USD"
+    [order] = (await (await behind()).orders(other, pb.ListOrdersRequest())).orders
+    assert order.symbol == "ETH-USD"
+    [fill] = (await (await behind()).fills(other, pb.ListFillsRequest())).fills
+    assert fill.market_id == eth
 
 
 async def test_a_long_history_is_not_read_for_one_page(desk: Desk, asked: Queries) -> None:
