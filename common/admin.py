@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from dataclasses import replace
 
-from common.core.errors import Conflict, UnknownSymbol
+from common.core.errors import Conflict, InvalidQuantity, UnknownSymbol
 from common.core.messages import Asset, Command, Market, MarketStatus, SetMarket
 from common.core.units import check_market
 from common.db import Connection
@@ -29,6 +29,11 @@ LEFT JOIN market_states s USING (market_id)
 ORDER BY m.market_id
 """
 
+# In this order of terms nothing overflows.
+_ISSUE = """
+UPDATE assets SET issued_atoms = issued_atoms + %s
+WHERE asset_id = %s AND issued_atoms <= 9223372036854775807 - %s
+"""
 _PENDING = """
 SELECT o.commands FROM outbox o JOIN watermarks w USING (partition)
 WHERE partition = %s AND o.first_sequence > w.sequence ORDER BY o.first_sequence DESC
@@ -183,7 +188,11 @@ async def revoke_tokens(connection: Connection, user_id: int) -> int:
 async def deposit(
     connection: Connection, user_id: int, asset_id: int, amount_atoms: int, reference: str
 ) -> bool:
-    """Put money into an account, once for each `reference`; False when that was done before."""
+    """Put money into an account, once for each `reference`; False when that was done before.
+
+    Raises InvalidQuantity when the exchange would hold more of the asset than 64 bits of atoms: the sum
+    could come together in one account, and the settlement that does it would be impossible.
+    """
     assert amount_atoms > 0
     async with connection.transaction():
         cursor = await connection.execute(
@@ -201,6 +210,9 @@ async def deposit(
         )
         if cursor.rowcount == 0:
             return False
+        cursor = await connection.execute(_ISSUE, [amount_atoms, asset_id, amount_atoms])
+        if cursor.rowcount == 0:
+            raise InvalidQuantity("The exchange cannot hold so much of this asset")
         await connection.execute(
             "INSERT INTO accounts (user_id, asset_id, available_atoms) VALUES (%s, %s, %s)"
             " ON CONFLICT (user_id, asset_id)"

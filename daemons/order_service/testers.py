@@ -10,7 +10,9 @@ from exchange.v1 import types_pb2 as types
 
 GRANTS = {"USD": 1_000_000, "BTC": 100, "ETH": 1_000}  # In whole units.
 
-_ASSETS = "SELECT asset_id, symbol, scale FROM assets ORDER BY asset_id"
+# Locked before any account: each deposit counts into its asset, and who holds an account must not wait
+# for one who waits for accounts (I9).
+_ASSETS = "SELECT asset_id, symbol, scale FROM assets ORDER BY asset_id FOR NO KEY UPDATE"
 _BALANCES = "SELECT asset_id, available_atoms, held_atoms FROM accounts WHERE user_id = %s ORDER BY asset_id"
 
 
@@ -40,8 +42,9 @@ class Testers:
         return internal.RechargeResponse(accounts=accounts)
 
     async def _fill(self, connection: Connection, user_id: int) -> None:
+        assets = await (await connection.execute(_ASSETS)).fetchall()
         have = {account.asset_id: account for account in await balances(connection, user_id)}
-        for asset_id, symbol, scale in await (await connection.execute(_ASSETS)).fetchall():
+        for asset_id, symbol, scale in assets:
             account = have.get(asset_id, types.Account())
             missing = GRANTS.get(symbol, 0) * 10**scale - account.available_atoms - account.held_atoms
             if missing > 0:

@@ -142,3 +142,19 @@ async def test_a_deposit_happens_once_for_each_reference(desk: Desk) -> None:
     assert await admin.deposit(desk.connection, user, USD, 5, "wire 2")
     assert await desk.account(user, USD) == (10, 0)
     await desk.check_money()
+
+
+async def test_no_more_of_an_asset_than_one_account_can_hold(desk: Desk) -> None:
+    """Else a trade could overflow the receiver's account, and TX2 would stop the partition."""
+    buyer, seller = await desk.user(usd=0), await desk.user(usd=0)
+    most = 2**63 - 1
+    assert await admin.deposit(desk.connection, buyer, USD, most - 5, "nearly all")
+    with pytest.raises(errors.InvalidQuantity):
+        await admin.deposit(desk.connection, seller, USD, 6, "too much")
+    with pytest.raises(errors.InvalidQuantity):
+        await admin.deposit(desk.connection, seller, USD, most, "far too much")
+    assert await admin.deposit(desk.connection, seller, USD, 5, "the rest")
+    await desk.place(limit(seller, m.Side.SELL, 10**12, 900_000))
+    await desk.place(limit(buyer, m.Side.BUY, 10**12, 900_000))
+    await desk.run(0)
+    await desk.check_money()
