@@ -3,6 +3,8 @@
 One leader for each partition, under the lease of service "candles". Its lease gives liveness; that two
 writers cannot both count a trade is due to the transaction: it holds the lease row with its own token
 (I6), then the cursor, so a takeover waits for it and a writer that has been overtaken is refused.
+
+The same money may change hands all day: a volume stays at 64 bits when it would pass them.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +12,7 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from common.core.messages import Market
+from common.core.units import MAX_INT64
 from common.core.views import INTERVALS_S, Candle, PublicTrade, aggregate
 from common.db import Connection, connect
 from common.lease import Lease, LeaseLost
@@ -35,8 +38,9 @@ _UPSERT = """
         high_ticks = greatest(c.high_ticks, excluded.high_ticks),
         low_ticks = least(c.low_ticks, excluded.low_ticks),
         close_ticks = excluded.close_ticks,
-        volume_lots = c.volume_lots + excluded.volume_lots,
-        quote_volume_atoms = c.quote_volume_atoms + excluded.quote_volume_atoms,
+        volume_lots = least(c.volume_lots::numeric + excluded.volume_lots, 9223372036854775807),
+        quote_volume_atoms =
+            least(c.quote_volume_atoms::numeric + excluded.quote_volume_atoms, 9223372036854775807),
         trades = c.trades + excluded.trades"""
 _MOVE = """
     INSERT INTO candle_cursors (market_id, last_trade_id) VALUES (%s, %s)
@@ -113,7 +117,7 @@ def _row(market_id: int, interval_s: int, candle: Candle) -> tuple[int, ...]:
         candle.high_ticks,
         candle.low_ticks,
         candle.close_ticks,
-        candle.volume_lots,
-        candle.quote_volume_atoms,
+        min(candle.volume_lots, MAX_INT64),
+        min(candle.quote_volume_atoms, MAX_INT64),
         candle.trades,
     )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import grpc.aio
 
 from common.core.errors import Busy, Malformed, Unavailable
+from common.core.units import MAX_INT64
 from common.core.views import INTERVALS_S, Candle, Level, TradeLike
 from daemons.market_data.channels import Channel, MarketChannels
 from daemons.market_data.markets import Markets
@@ -59,8 +60,8 @@ class MarketDataService(market_data_pb2_grpc.MarketDataServicer):
             open_ticks=body.ticker.open_ticks,
             high_ticks=body.ticker.high_ticks,
             low_ticks=body.ticker.low_ticks,
-            volume_lots=body.ticker.volume_lots,
-            quote_volume_atoms=body.ticker.quote_volume_atoms,
+            volume_lots=min(body.ticker.volume_lots, MAX_INT64),
+            quote_volume_atoms=min(body.ticker.quote_volume_atoms, MAX_INT64),
             trades=body.ticker.trades,
         )
 
@@ -150,7 +151,7 @@ def _candle(candle: Candle) -> md.Candle:
         high_ticks=candle.high_ticks,
         low_ticks=candle.low_ticks,
         close_ticks=candle.close_ticks,
-        volume_lots=candle.volume_lots,
-        quote_volume_atoms=candle.quote_volume_atoms,
+        volume_lots=min(candle.volume_lots, MAX_INT64),
+        quote_volume_atoms=min(candle.quote_volume_atoms, MAX_INT64),
         trades=candle.trades,
     )

@@ -72,6 +72,21 @@ async def test_a_candle_writer_with_an_old_token_is_refused(stand: Stand) -> Non
     assert await rows(stand, "SELECT count(*) FROM candles") == [(5,)]
 
 
+async def test_a_volume_past_64_bits_stays_there(stand: Stand) -> None:
+    """Else the writer would fail at the same trade for ever."""
+    async with connect(stand.settings.postgres_url, "test") as connection:
+        await connection.execute(
+            "INSERT INTO partition_leader_locks VALUES (%s, 0, 'x', 7, now() + interval '1 hour')", (SERVICE,)
+        )
+        price = (2**63 - 1) // (10**6 * BTC.atoms_per_tick_lot)
+        for count in (1, 2):  # The second batch alone passes the bound, and both sums do.
+            for _ in range(count):
+                await stand.settle(stand.next_trade(price=price, qty=10**6))
+            assert await write_batch(connection, Lease(SERVICE, 0, 7, "new"), BTC) == count
+    days = await rows(stand, "SELECT quote_volume_atoms, trades FROM candles WHERE interval_s = 86400")
+    assert days == [(2**63 - 1, 3)]
+
+
 async def test_a_takeover_waits_for_the_candles_under_way(stand: Stand) -> None:
     await stand.settle(stand.next_trade())
     async with (
