@@ -10,6 +10,7 @@ from common.core.messages import GENESIS_CHAIN
 from common.kafka import Message
 
 MOST_BYTES = 128 << 20
+OLDEST_BYTES = 8 << 20
 
 
 @dataclass(slots=True)
@@ -29,6 +30,10 @@ class Kept:
         self._watermark = watermark
         self._batches: OrderedDict[int, _Batch] = OrderedDict()
         self._size_bytes = 0
+
+    @property
+    def watermark(self) -> int:
+        return self._watermark
 
     @property
     def full(self) -> bool:
@@ -55,3 +60,14 @@ class Kept:
         """The messages of a batch that came a second time; none when it is settled."""
         batch = self._batches.get(first_sequence)
         return batch.messages if batch else []
+
+    def oldest(self) -> list[Message]:
+        """The messages that settling waits for: of whole batches, one at least."""
+        found: list[Message] = []
+        size_bytes = 0
+        for batch in self._batches.values():
+            found += batch.messages
+            size_bytes += batch.size_bytes
+            if size_bytes >= OLDEST_BYTES:
+                break
+        return found

@@ -29,6 +29,7 @@ from daemons.matching.outbound import book_messages, messages_for
 RECORDS = 200
 WATERMARK_EVERY_S = 0.5
 BACKOFF_S = 0.2
+LOST_AFTER = 10  # Looks at a watermark that stands.
 REWIND_EVERY_S = 0.5
 HINT_WAIT_S = 1.0
 # Applying holds up the loop, and so the renewals of the lease: what a poll brings is published in slices.
@@ -115,7 +116,7 @@ class Replica:
     async def _consume(self, lead: _Lead, source: Reader) -> None:
         while True:
             if lead.kept.full:  # Settling is behind: its queue is ours.
-                await anyio.sleep(WATERMARK_EVERY_S)
+                await self._wait_for_settling(lead)
                 continue
             records = await source.poll(max_records=RECORDS)
             while records:
@@ -123,6 +124,17 @@ class Replica:
                     messages, records = await self._apply_some(lead, records)
                     await self._producer.send_many(messages)
                 SEQUENCE.labels(lead.partition).set(lead.engine.sequence)
+
+    async def _wait_for_settling(self, lead: _Lead) -> None:
+        """Until the watermark moves. Where it does not, Kafka may have lost what we published: nothing is
+        read meanwhile that would ask for it, so it is published again from here."""
+        watermark = lead.kept.watermark
+        for _ in range(LOST_AFTER):
+            await anyio.sleep(WATERMARK_EVERY_S)
+            if lead.kept.watermark != watermark:
+                return
+        AGAIN.labels(lead.partition).inc()
+        await self._producer.send_many(lead.kept.oldest())
 
     async def _apply_some(self, lead: _Lead, records: list[Record]) -> tuple[list[Message], list[Record]]:
         """Apply a slice of time, one record at least; gives what to publish, and the records left."""

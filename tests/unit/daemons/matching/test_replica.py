@@ -12,6 +12,7 @@ from common.core.sequencing import chain_of
 from common.kafka import Message, Record
 from common.lease import Lease
 from common.wire import encode_batch, encode_commands
+from daemons.matching import kept
 from daemons.matching import replica as module
 from daemons.matching.kept import Kept
 from daemons.matching.replica import Replica, _Lead
@@ -90,3 +91,23 @@ async def test_what_stands_before_a_broken_record_is_published() -> None:
     await consume(replica, lead, [*backlog(), Record(99, b"\xff", 0, -1)])
     assert sum(sent.rounds) == BATCHES
     assert "offset 99" in reasons[0]
+
+
+async def test_what_kafka_lost_is_published_again_even_when_nothing_more_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WATERMARK_EVERY_S", 0.005)
+    monkeypatch.setattr(kept, "MOST_BYTES", 0)  # Full from the first batch on.
+    replica, sent, lead = standing([])
+    await consume(replica, lead, backlog())
+    assert sent.rounds[:2] == [BATCHES, BATCHES]
+    lead.kept.settled(BATCHES, lead.engine.chain)
+    assert lead.kept.oldest() == []
+
+
+def test_the_oldest_are_whole_batches_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "OLDEST_BYTES", 15)
+    held = Kept(0)
+    for number in (1, 2, 3):
+        held.add(number, number, bytes(32), [Message("settlements", 0, bytes(10))])
+    assert len(held.oldest()) == 2
