@@ -96,7 +96,11 @@ class Relays:
 async def relay_partition(
     postgres_url: str, producer: Producer, topic: str, relays: Relays, partition: int
 ) -> None:
-    """Publish the partition's outbox for ever; what fails is tried again on a new session."""
+    """Publish the partition's outbox for ever; what fails is tried again on a new session.
+
+    What does not go out in time is tried in smaller pieces: the same rows again would be late again.
+    """
+    rows = ROWS
     while True:
         try:
             async with db.connect(postgres_url, f"order-service relay {partition}") as connection:
@@ -105,10 +109,13 @@ async def relay_partition(
                 while True:
                     pending = await relays.wait(partition) or await _is_pending(connection, partition)
                     while pending:
-                        pending = await _publish_some(connection, producer, topic, partition)
+                        pending = await _publish_some(connection, producer, topic, partition, rows)
+                        rows = min(rows * 2, ROWS)
         except (psycopg.Error, OSError, KafkaError, TimeoutError) as error:
             if isinstance(error, psycopg.Error) and not db.is_transient(error):
                 raise
+            if isinstance(error, TimeoutError):
+                rows = max(rows // 4, 1)
             ERRORS.labels(partition).inc()
             log.warning("relay starts again", partition=partition, error=str(error) or repr(error))
             await anyio.sleep(BACKOFF_S)
@@ -120,7 +127,9 @@ async def _is_pending(connection: db.Connection, partition: int) -> bool:
     return await cursor.fetchone() == (True,)
 
 
-async def _publish_some(connection: db.Connection, producer: Producer, topic: str, partition: int) -> bool:
+async def _publish_some(
+    connection: db.Connection, producer: Producer, topic: str, partition: int, limit: int
+) -> bool:
     """One transaction: take the cursor, publish what is there, move the cursor. True: there is more.
 
     The look for more comes after the cursor was let go: what was committed meanwhile, and skipped by a
@@ -130,7 +139,7 @@ async def _publish_some(connection: db.Connection, producer: Producer, topic: st
         async with connection.pipeline():
             await connection.execute("BEGIN")
             taken = await connection.execute(_TAKE_CURSOR, [partition])
-            found = await connection.execute(_PENDING, {"partition": partition, "limit": ROWS})
+            found = await connection.execute(_PENDING, {"partition": partition, "limit": limit})
         cursor, rows = await taken.fetchone(), await found.fetchall()
         if cursor is None or not rows:
             await connection.rollback()
