@@ -14,6 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 # A session whose client hangs inside a transaction would keep its row locks for ever.
 IDLE_IN_TRANSACTION_MS = 1_000
 CONNECT_TIMEOUT_S = 5
+SILENCE_MS = 8_000  # What is sent and not acknowledged for so long ends the connection.
 
 Connection = psycopg.AsyncConnection[TupleRow]
 Cursor = psycopg.AsyncCursor[TupleRow]
@@ -45,6 +46,8 @@ def _options(name: str) -> dict[str, object]:
         "keepalives_idle": 5,
         "keepalives_interval": 1,
         "keepalives_count": 3,
+        # Probes go out on a quiet connection only; what was sent into the void is sent again for 15 minutes.
+        "tcp_user_timeout": SILENCE_MS,
     }
 
 
