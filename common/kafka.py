@@ -14,7 +14,8 @@ from aiokafka.errors import OffsetOutOfRangeError
 from common.config import Settings
 from common.topics import MAX_RECORD_BYTES
 
-_MAX_IN_RECORD_BYTES = MAX_RECORD_BYTES + (1 << 16)
+_OVERHEAD_BYTES = 1 << 16  # Headers, and the framing of a batch of one record.
+_MAX_IN_RECORD_BYTES = MAX_RECORD_BYTES + _OVERHEAD_BYTES
 
 
 @dataclass(slots=True)
@@ -82,7 +83,8 @@ async def producer(settings: Settings) -> AsyncIterator[Producer]:
         bootstrap_servers=settings.kafka_bootstrap,
         acks="all",
         enable_idempotence=True,
-        max_request_size=_MAX_IN_RECORD_BYTES,
+        # Refused here rather than by the broker: an idempotent producer does not survive the latter.
+        max_request_size=MAX_RECORD_BYTES - _OVERHEAD_BYTES,
         request_timeout_ms=10_000,
         retry_backoff_ms=50,
         linger_ms=0,
