@@ -161,6 +161,11 @@ class Engine:
             [_live(order) for book in books for side in (book.bids, book.asks) for order in side.orders()],
         )
 
+    @property
+    def resting_orders(self) -> int:
+        """How many orders rest in all books: what one command can touch at most."""
+        return len(self._orders)
+
     def books(self) -> list[BookUpdate]:
         """Every market's full book, by market id; changes nothing."""
         return [_full(book, self.time_us) for _, book in sorted(self._books.items())]

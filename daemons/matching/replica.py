@@ -34,8 +34,12 @@ REWIND_EVERY_S = 0.5
 HINT_WAIT_S = 1.0
 # Applying holds up the loop, and so the renewals of the lease: what a poll brings is published in slices.
 SLICE_S = 0.1
+# One command can touch every order that rests. With more of them than this, batches are applied in a
+# thread: renewals go on while it computes. With fewer, the hop would cost more than the work.
+APPLY_APART_FROM = 10_000
 # Full books now and then, so that a new market-data starts without asking anyone; counted in
-# sequences, not in seconds, so that a replay publishes them at the same places.
+# sequences, not in seconds, so that a replay publishes them at the same places. Large books come less
+# often: what they cost a command stays the same.
 FULL_BOOKS_EVERY = 256
 
 APPLIED = Counter("exchange_matching_commands_total", "Commands applied", ["partition"])
@@ -158,7 +162,7 @@ class Replica:
                 batch.chain,
             )
             if verdict is Verdict.NEXT:
-                messages += self._apply(lead, batch, record)
+                messages += await self._apply(lead, batch, record)
             elif verdict is Verdict.SEEN:
                 again = lead.kept.again(batch.first_sequence)
                 AGAIN.labels(lead.partition).inc(bool(again))
@@ -169,16 +173,25 @@ class Replica:
                 raise Forked(f"the batch at {batch.first_sequence} does not continue this chain")
         return messages, []
 
-    def _apply(self, lead: _Lead, batch: Batch, record: Record) -> list[Message]:
+    async def _apply(self, lead: _Lead, batch: Batch, record: Record) -> list[Message]:
+        if lead.engine.resting_orders < APPLY_APART_FROM:
+            kept, views = self._make(lead, batch, record)
+        else:
+            kept, views = await anyio.to_thread.run_sync(self._make, lead, batch, record)
+        lead.kept.add(batch.first_sequence, batch.last_sequence, batch.chain, kept)
+        APPLIED.labels(lead.partition).inc(len(batch.commands))
+        return kept + views
+
+    def _make(self, lead: _Lead, batch: Batch, record: Record) -> tuple[list[Message], list[Message]]:
+        """Apply the batch: what it is told with, and full books when it is time for them. Only computes."""
         engine, partition, token = lead.engine, lead.partition, lead.lease.token
         applied = engine.apply(batch)
         messages = messages_for(applied, self._topics, token=token, orders_offset=record.offset)
-        lead.kept.add(batch.first_sequence, batch.last_sequence, batch.chain, messages)
-        APPLIED.labels(partition).inc(len(batch.commands))
         TRADES.labels(partition).inc(len(applied.settlement.trades))
-        if batch.last_sequence // FULL_BOOKS_EVERY != (batch.first_sequence - 1) // FULL_BOOKS_EVERY:
-            messages = messages + book_messages(engine.books(), self._topics, partition, token)
-        return messages
+        every = max(FULL_BOOKS_EVERY, engine.resting_orders)
+        if batch.last_sequence // every == (batch.first_sequence - 1) // every:
+            return messages, []
+        return messages, book_messages(engine.books(), self._topics, partition, token)
 
     async def _rewind(self, lead: _Lead, batch: Batch) -> None:
         """Something is missing before this batch: have the relay publish from the watermark again."""
