@@ -7,8 +7,11 @@ slow the clock that it is measured by.
 import itertools
 import json
 import time
+from typing import Any
 
 import anyio
+from anyio.abc import TaskStatus
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench.http import connected, join
@@ -17,6 +20,8 @@ from bench.table import Figure, percentile
 CONNECTIONS = 16
 WARM_UP_S = 3.0
 SETTLE_S = 3.0
+
+Job = tuple[str, dict[str, str]]  # The token of its user, and the order.
 
 
 async def end_to_end(
@@ -29,7 +34,7 @@ async def end_to_end(
     async with anyio.create_task_group() as group:
         for token in tokens:
             await group.start(_listen, f"ws://{host}:{port}/ws", token, came_s)
-        jobs_in, jobs = anyio.create_memory_object_stream[tuple[str, dict[str, str]]](1_000)
+        jobs_in, jobs = anyio.create_memory_object_stream[Job](1_000)
         for index in range(CONNECTIONS):
             group.start_soon(_send, host, port, jobs.clone() if index else jobs, sent_s)
         await _emit(jobs_in, tokens, orders_per_s, WARM_UP_S + seconds)
@@ -47,7 +52,9 @@ async def end_to_end(
     ]
 
 
-async def _emit(jobs: object, tokens: list[str], orders_per_s: int, seconds: float) -> None:
+async def _emit(
+    jobs: MemoryObjectSendStream[Job], tokens: list[str], orders_per_s: int, seconds: float
+) -> None:
     """Pairs of a buy and a sell at a price that wanders, each due at its own moment."""
     begin_s = time.perf_counter()
     for number in itertools.count():
@@ -63,12 +70,12 @@ async def _emit(jobs: object, tokens: list[str], orders_per_s: int, seconds: flo
             "quantity": "0.0100",
             "client_order_id": f"e2e-{time.time_ns()}-{number}",
         }
-        jobs.send_nowait((tokens[number % 2], order))  # type: ignore[attr-defined]  # anyio's generic stream
+        jobs.send_nowait((tokens[number % 2], order))
 
 
-async def _send(host: str, port: int, jobs: object, sent_s: dict[str, float]) -> None:
+async def _send(host: str, port: int, jobs: MemoryObjectReceiveStream[Job], sent_s: dict[str, float]) -> None:
     async with connected(host, port) as connection:
-        async for token, order in jobs:  # type: ignore[attr-defined]
+        async for token, order in jobs:
             request = connection.prepare("POST", "/api/v1/orders", token, order)
             sent_s[order["client_order_id"]] = time.perf_counter()
             status, body = await connection.send(request)
@@ -76,9 +83,7 @@ async def _send(host: str, port: int, jobs: object, sent_s: dict[str, float]) ->
                 print(f"  {status}: {body.decode()}")
 
 
-async def _listen(
-    url: str, token: str, came_s: dict[str, float], *, task_status: anyio.abc.TaskStatus[None]
-) -> None:
+async def _listen(url: str, token: str, came_s: dict[str, float], *, task_status: TaskStatus[None]) -> None:
     async with connect(url) as socket:
         await socket.send(json.dumps({"op": "auth", "token": token}))
         await socket.send(json.dumps({"op": "subscribe", "channels": ["orders"], "id": 1}))
@@ -96,8 +101,9 @@ async def _until_snapshot(socket: ClientConnection) -> None:
             return
 
 
-def _orders(message: dict[str, object]) -> list[dict[str, object]]:
+def _orders(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The orders that a message tells of: one in an update, a list in a snapshot."""
     if message.get("channel") != "orders":
         return []
     data = message["data"]
-    return data if isinstance(data, list) else [data]  # type: ignore[list-item]
+    return data if isinstance(data, list) else [data]
