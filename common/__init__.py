@@ -2,6 +2,7 @@
 
 core/           the domain, pure: start there
 wire            the domain's values as the bytes of proto/exchange/v1, and back
+    shown       what HTTP and the WebSocket show alike, as the JSON of API.md
 config          settings, read once from the environment
 sequence        a partition's next batch: its number, time, chain and outbox row (I1, I2)
 admin           markets, users, tokens and deposits

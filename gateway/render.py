@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from common.core.messages import (
     Asset,
-    Liquidity,
     Market,
     MarketStatus,
     OrderStatus,
@@ -15,12 +14,10 @@ from common.core.messages import (
     TimeInForce,
 )
 from common.core.units import atoms_to_text, price_to_text, qty_to_text, time_to_text
+from common.shown import Json, account_json, price_or_none
 from exchange.v1 import market_data_pb2 as md
 from exchange.v1 import orders_pb2 as pb
 from exchange.v1 import types_pb2 as ty
-from gateway.markets import MarketTable
-
-Json = dict[str, object]
 
 
 def market_json(market: Market) -> Json:
@@ -50,50 +47,6 @@ def _level(market: Market, level: md.Level) -> list[str]:
     return [price_to_text(market, level.price_ticks), qty_to_text(market, level.qty_lots)]
 
 
-def trade_json(market: Market, trade: md.PublicTrade) -> Json:
-    return {
-        "trade_id": str(trade.trade_id),
-        "symbol": market.symbol,
-        "price": price_to_text(market, trade.price_ticks),
-        "quantity": qty_to_text(market, trade.qty_lots),
-        "taker_side": Side(trade.taker_side).name,
-        "time": time_to_text(trade.time_us),
-    }
-
-
-def candle_json(market: Market, candle: md.Candle) -> Json:
-    return {
-        "open_time": time_to_text(candle.open_time_us),
-        "open": price_to_text(market, candle.open_ticks),
-        "high": price_to_text(market, candle.high_ticks),
-        "low": price_to_text(market, candle.low_ticks),
-        "close": price_to_text(market, candle.close_ticks),
-        "volume": qty_to_text(market, candle.volume_lots),
-        "quote_volume": atoms_to_text(market.quote, candle.quote_volume_atoms),
-        "trades": candle.trades,
-    }
-
-
-def ticker_json(market: Market, ticker: md.GetTickerResponse) -> Json:
-    return {
-        "symbol": market.symbol,
-        "last": _price(market, ticker.last_ticks),
-        "bid": _price(market, ticker.bid_ticks),
-        "ask": _price(market, ticker.ask_ticks),
-        "open": _price(market, ticker.open_ticks),
-        "high": _price(market, ticker.high_ticks),
-        "low": _price(market, ticker.low_ticks),
-        "volume": qty_to_text(market, ticker.volume_lots),
-        "quote_volume": atoms_to_text(market.quote, ticker.quote_volume_atoms),
-        "trades": ticker.trades,
-    }
-
-
-def _price(market: Market, ticks: int) -> str | None:
-    """None where there was no price."""
-    return price_to_text(market, ticks) if ticks else None
-
-
 def accepted_json(accepted: pb.Accepted) -> Json:
     return {
         "order_id": str(accepted.order_id),
@@ -116,7 +69,7 @@ def order_json(market: Market, order: pb.Order) -> Json:
         "time_in_force": TimeInForce(order.time_in_force).name,
         "post_only": order.post_only,
         "stp": SelfTradePrevention(order.stp).name,
-        "price": _price(market, order.price_ticks),
+        "price": price_or_none(market, order.price_ticks),
         "quantity": qty_to_text(market, order.qty_lots) if order.qty_lots else None,
         "quote_quantity": atoms_to_text(market.quote, order.quote_atoms) if order.quote_atoms else None,
         "filled_quantity": qty_to_text(market, order.filled_lots),
@@ -131,31 +84,8 @@ def order_json(market: Market, order: pb.Order) -> Json:
     }
 
 
-def fill_json(table: MarketTable, fill: ty.Fill) -> Json:
-    market = table.of_id(fill.market_id)
-    fee_asset = market.base if fill.fee_asset_id == market.base.asset_id else market.quote
-    return {
-        "trade_id": str(fill.trade_id),
-        "order_id": str(fill.order_id),
-        "symbol": market.symbol,
-        "side": Side(fill.side).name,
-        "price": price_to_text(market, fill.price_ticks),
-        "quantity": qty_to_text(market, fill.qty_lots),
-        "fee": atoms_to_text(fee_asset, fill.fee_atoms),
-        "fee_asset": fee_asset.symbol,
-        "liquidity": Liquidity(fill.liquidity).name,
-        "time": time_to_text(fill.time_us),
-    }
-
-
 def accounts_json(assets: dict[int, Asset], accounts: Iterable[ty.Account]) -> list[Json]:
     """Accounts in assets of known markets; no market, no way to have got another asset."""
     return [
-        {
-            "asset": assets[account.asset_id].symbol,
-            "available": atoms_to_text(assets[account.asset_id], account.available_atoms),
-            "held": atoms_to_text(assets[account.asset_id], account.held_atoms),
-        }
-        for account in accounts
-        if account.asset_id in assets
+        account_json(assets[account.asset_id], account) for account in accounts if account.asset_id in assets
     ]

@@ -7,6 +7,7 @@ from common.core.errors import ExchangeError, OrderNotFound
 from common.core.messages import OrderStatus
 from common.core.units import MAX_INT64
 from common.rpc import error_from_proto
+from common.shown import fill_json
 from exchange.v1 import orders_pb2 as pb
 from exchange.v1 import types_pb2 as ty
 from gateway.batching import OrderBatcher
@@ -14,7 +15,7 @@ from gateway.calls import Answer, Call, json_answer
 from gateway.errors import error_json
 from gateway.markets import Markets
 from gateway.query import CLIENT_ORDER_ID, CURSOR, Query
-from gateway.render import accepted_json, accounts_json, fill_json, order_json
+from gateway.render import accepted_json, accounts_json, order_json
 from gateway.services import WRITE_S, Services
 from gateway.validation import read_batch, read_order
 
@@ -96,7 +97,10 @@ class PrivateRoutes:
         answer = await self._services.ask(self._services.orders.ListFills, request, call)
         table = self._markets.table
         return json_answer(
-            {"fills": [fill_json(table, fill) for fill in answer.fills], "cursor": answer.cursor or None}
+            {
+                "fills": [fill_json(table.of_id(fill.market_id), fill) for fill in answer.fills],
+                "cursor": answer.cursor or None,
+            }
         )
 
     async def accounts(self, call: Call) -> Answer:

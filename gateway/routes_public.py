@@ -3,11 +3,12 @@
 import time
 
 from common.core.units import time_to_text
+from common.shown import candle_json, ticker_json, trade_json
 from exchange.v1 import market_data_pb2 as md
 from gateway.calls import Answer, Call, json_answer
 from gateway.markets import Markets
 from gateway.query import Query
-from gateway.render import book_json, candle_json, market_json, ticker_json, trade_json
+from gateway.render import book_json, market_json
 from gateway.services import Services
 
 INTERVALS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600, "1d": 86400}
@@ -55,7 +56,9 @@ class PublicRoutes:
         market = self._markets.table.market(Query(call.query, "symbol").required("symbol"))
         request = md.GetTickerRequest(symbol=market.symbol)
         answer = await self._services.ask(self._services.market_data.GetTicker, request, call)
-        return json_answer(ticker_json(market, answer))
+        return json_answer(
+            ticker_json(market, answer, bid_ticks=answer.bid_ticks, ask_ticks=answer.ask_ticks)
+        )
 
     async def time(self, call: Call) -> Answer:
         Query(call.query)

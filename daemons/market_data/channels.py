@@ -4,6 +4,7 @@ A channel publishes what its market's feed has gathered; each frame is made once
 listener who joined or fell behind is brought up to date from the feed's present state by `catch_up`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import time_ns
 
@@ -27,7 +28,7 @@ def now_us() -> int:
     return time_ns() // 1_000
 
 
-class Channel:
+class Channel(ABC):
     """What the kinds have in common. `sequence` is that of the last frame published.
 
     A snapshot shows the state that was published last and carries its sequence: the next update then
@@ -68,8 +69,8 @@ class Channel:
             self._snapshot = self._make_snapshot()
         return self._snapshot
 
-    def _make_snapshot(self) -> Frame | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _make_snapshot(self) -> Frame | None: ...
 
     def _publish(self, frame: Frame, changed: Changes | None = None) -> None:
         self.sequence = frame.sequence

@@ -12,6 +12,7 @@ import anyio
 import msgspec
 
 from common.core.errors import Busy, ExchangeError
+from common.shown import account_json, fill_json
 from common.telemetry import get_logger
 from daemons.market_data import metrics, protocol, render
 from daemons.market_data.directory import Directory
@@ -86,7 +87,7 @@ class Seat:
             asset = self._desk.directory.asset(account.asset_id)
             if asset is not None:
                 self._balances[account.asset_id] = account
-                self._send(render.account_to_json(asset, account))
+                self._send(account_json(asset, account))
 
     async def _start_orders(self) -> None:
         orders = await self._desk.source.live_orders(self.user_id)
@@ -105,7 +106,7 @@ class Seat:
         for fill in fills:
             market = await self._desk.directory.learn(fill.market_id)
             if market is not None:
-                rows.append(render.fill_to_json(market, fill))
+                rows.append(fill_json(market, fill))
         self._open(rows, [(without_fills(update, seen), time_us) for update, time_us in self._kept or ()])
 
     async def _start_balances(self) -> None:
@@ -115,7 +116,7 @@ class Seat:
             asset = self._desk.directory.asset(account.asset_id)
             if asset is not None:
                 self._balances[account.asset_id] = account
-                rows.append(render.account_to_json(asset, account))
+                rows.append(account_json(asset, account))
         touched = bool(self._kept)
         self._open(rows, [])
         if touched:
@@ -138,7 +139,7 @@ class Seat:
             self._send(render.order_update_to_json(market, change, time_us))
             return
         for fill in change.fills:
-            self._send(render.fill_to_json(market, fill))
+            self._send(fill_json(market, fill))
 
     def _send(self, data: object, *, snapshot: bool = False) -> None:
         self._sequence += 1

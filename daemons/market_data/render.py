@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.core.messages import Asset, Liquidity, Market, OrderStatus, Reason, Side
+from common.core.messages import Market, OrderStatus, Reason, Side
 from common.core.units import atoms_to_text, price_to_text, qty_to_text, time_to_text
 from common.core.views import Candle, Level, Ticker, TradeLike
+from common.shown import candle_json, fill_json, ticker_json, trade_json
 from exchange.v1 import events_pb2, orders_pb2, types_pb2
 
 
@@ -37,7 +38,7 @@ class TradesBody:
         return 150 * len(self.trades)
 
     def to_json(self) -> object:
-        return [trade_to_json(self.market, trade) for trade in self.trades]
+        return [trade_json(self.market, trade) for trade in self.trades]
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ class KlinesBody:
         return 200 * len(self.candles)
 
     def to_json(self) -> object:
-        return [candle_to_json(self.market, candle) for candle in self.candles]
+        return [candle_json(self.market, candle) for candle in self.candles]
 
 
 @dataclass(slots=True)
@@ -67,21 +68,7 @@ class TickerBody:
         return 300
 
     def to_json(self) -> dict[str, object]:
-        def price(ticks: int) -> str | None:
-            return price_to_text(self.market, ticks) if ticks else None
-
-        return {
-            "symbol": self.market.symbol,
-            "last": price(self.ticker.last_ticks),
-            "bid": price(self.bid_ticks),
-            "ask": price(self.ask_ticks),
-            "open": price(self.ticker.open_ticks),
-            "high": price(self.ticker.high_ticks),
-            "low": price(self.ticker.low_ticks),
-            "volume": qty_to_text(self.market, self.ticker.volume_lots),
-            "quote_volume": atoms_to_text(self.market.quote, self.ticker.quote_volume_atoms),
-            "trades": self.ticker.trades,
-        }
+        return ticker_json(self.market, self.ticker, bid_ticks=self.bid_ticks, ask_ticks=self.ask_ticks)
 
 
 @dataclass(slots=True)
@@ -97,54 +84,6 @@ class Plain:
 
 def _levels(market: Market, levels: Sequence[Level]) -> list[tuple[str, str]]:
     return [(price_to_text(market, price), qty_to_text(market, qty)) for price, qty in levels]
-
-
-def trade_to_json(market: Market, trade: TradeLike) -> dict[str, object]:
-    return {
-        "trade_id": str(trade.trade_id),
-        "symbol": market.symbol,
-        "price": price_to_text(market, trade.price_ticks),
-        "quantity": qty_to_text(market, trade.qty_lots),
-        "taker_side": Side(trade.taker_side).name,
-        "time": time_to_text(trade.time_us),
-    }
-
-
-def candle_to_json(market: Market, candle: Candle) -> dict[str, object]:
-    return {
-        "open_time": time_to_text(candle.open_time_us),
-        "open": price_to_text(market, candle.open_ticks),
-        "high": price_to_text(market, candle.high_ticks),
-        "low": price_to_text(market, candle.low_ticks),
-        "close": price_to_text(market, candle.close_ticks),
-        "volume": qty_to_text(market, candle.volume_lots),
-        "quote_volume": atoms_to_text(market.quote, candle.quote_volume_atoms),
-        "trades": candle.trades,
-    }
-
-
-def fill_to_json(market: Market, fill: types_pb2.Fill) -> dict[str, object]:
-    fee_asset = market.base if fill.fee_asset_id == market.base.asset_id else market.quote
-    return {
-        "trade_id": str(fill.trade_id),
-        "order_id": str(fill.order_id),
-        "symbol": market.symbol,
-        "side": Side(fill.side).name,
-        "price": price_to_text(market, fill.price_ticks),
-        "quantity": qty_to_text(market, fill.qty_lots),
-        "fee": atoms_to_text(fee_asset, fill.fee_atoms),
-        "fee_asset": fee_asset.symbol,
-        "liquidity": Liquidity(fill.liquidity).name,
-        "time": time_to_text(fill.time_us),
-    }
-
-
-def account_to_json(asset: Asset, account: types_pb2.Account) -> dict[str, object]:
-    return {
-        "asset": asset.symbol,
-        "available": atoms_to_text(asset, account.available_atoms),
-        "held": atoms_to_text(asset, account.held_atoms),
-    }
 
 
 def order_to_json(market: Market, order: orders_pb2.Order) -> dict[str, object]:
@@ -182,7 +121,7 @@ def order_update_to_json(
         (state.filled_lots, state.filled_quote_atoms, state.fee_atoms),
     )
     return told | {
-        "last_fill": fill_to_json(market, update.fills[-1]) if update.fills else None,
+        "last_fill": fill_json(market, update.fills[-1]) if update.fills else None,
         "sequence": state.sequence,
         "time": time_to_text(time_us),
     }
