@@ -7,12 +7,12 @@ BIN    := $(VENV)/bin
 DEMO   ?= --demo
 PROTOS := $(wildcard proto/exchange/v1/*.proto)
 
-.PHONY: up test bench lint types lock clean setup chromium
+.PHONY: up test bench failover chaos lint types lock clean setup chromium core
 
 up: setup
 	@exec $(BIN)/exchange up $(DEMO) $(ARGS)
 
-setup: $(VENV)/.installed proto/exchange/v1/.generated
+setup: $(VENV)/.installed proto/exchange/v1/.generated core
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing the pinned dependencies into $(VENV) (once, a minute or two) ..."
@@ -29,6 +29,10 @@ proto/exchange/v1/.generated: $(PROTOS) $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto \
 		--python_out=proto --mypy_out=quiet:proto --grpc_python_out=proto --mypy_grpc_out=quiet:proto $(PROTOS:proto/%=%)
 	@touch $@
+
+# Compiled beside its sources, if they are others than the last time; without a C compiler they run as they are.
+core: $(VENV)/.installed
+	@$(BIN)/python build_core.py
 
 lint: setup
 	$(BIN)/buf lint
@@ -47,11 +51,23 @@ chromium:
 			chromium chromium-driver fonts-liberation </dev/null >/dev/null; \
 	else echo "Missing for the tests of the page: apt-get install chromium chromium-driver"; exit 1; fi
 
+# The core's own tests run twice: compiled, and as the sources that run where there is no C compiler.
 test: lint types chromium
 	$(BIN)/pytest $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -X pure_core -m pytest -q tests/unit/common/core tests/property)
 
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)
+
+# How long it takes until a standby works when the leader of each kind is killed, this often.
+KILLS ?= 50
+failover: setup
+	@$(BIN)/python -m bench.failover --kills $(KILLS) $(ARGS)
+
+# Everything is killed, cut, frozen and wiped under live load; writes tests/chaos/REPORT.md. The same SEED, the same faults.
+MINUTES ?= 60
+chaos: setup
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --report tests/chaos $(ARGS)
 
 # Every dependency for every platform, with hashes; versions stay unless ARGS=--upgrade. What stands from
 # the comment in the lock file on is not resolved: it is wanted without its own dependencies.
@@ -67,4 +83,4 @@ lock: setup
 	rm requirements.lock.new
 
 clean:
-	rm -rf $(VENV) deploy/kafka/libs proto/exchange/v1/.generated proto/exchange/v1/*_pb2*.py*
+	rm -rf $(VENV) common/core/.compiled deploy/kafka/libs proto/exchange/v1/.generated proto/exchange/v1/*_pb2*.py*

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+import anyio
 import msgspec
+
+OPEN_S = 20.0
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
@@ -86,6 +89,17 @@ async def connected(host: str, port: int) -> AsyncIterator[Connection]:
         yield Connection(wire, f"{host}:{port}")
     finally:
         transport.close()
+
+
+async def until_open(port: int) -> None:
+    """Until somebody listens on this port of 127.0.0.1; raises TimeoutError after OPEN_S."""
+    with anyio.fail_after(OPEN_S):
+        while True:
+            try:
+                async with await anyio.connect_tcp("127.0.0.1", port):
+                    return
+            except OSError:
+                await anyio.sleep(0.05)
 
 
 async def join(connection: Connection) -> str:

@@ -1,6 +1,7 @@
 """An `exchange up` of the benchmark's own: how long until it is open, and what it weighs."""
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import anyio
 import psutil
 
 from daemons.local.ports import free_port
+from tests.harness.exchange import HIGH_LIMITS
 
 READY_S = 120.0
 STOP_S = 30.0
@@ -34,10 +36,25 @@ class Local:
         assert isinstance(found, dict)
         return found
 
+    @property
+    def orders_port(self) -> int:
+        """order-service's public gRPC."""
+        ports = self.run["ports"]
+        assert isinstance(ports, dict)
+        return int(ports["own"]["order-service"]["orders_port"])
+
     def resident_bytes(self) -> int:
         """The proportional set size of everything: pages that processes share count once in all."""
         root = psutil.Process(self.pid)
         return sum(one.memory_full_info().pss for one in [root, *root.children(recursive=True)])
+
+    def resident_by_part(self) -> dict[str, int]:
+        """Bytes of each part, cheaply read: pages that processes share count for each of them."""
+        sizes: dict[str, int] = {}
+        for process in psutil.Process(self.pid).children(recursive=True):
+            name = _name(process.cmdline())
+            sizes[name] = sizes.get(name, 0) + process.memory_info().rss
+        return sizes
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time used so far by each part, by what its command line says it is."""
@@ -47,6 +64,20 @@ class Local:
             name = _name(process.cmdline())
             used[name] = used.get(name, 0.0) + times.user + times.system
         return used
+
+    def daemons(self) -> dict[str, int]:
+        """The process id of each daemon, by the name of the instance."""
+        found = {}
+        for process in psutil.Process(self.pid).children(recursive=True):
+            name = process.environ().get("EXCHANGE_INSTANCE", "")
+            if name:
+                found[name] = process.pid
+        return found
+
+    def cpu_since(self, before: dict[str, float]) -> dict[str, float]:
+        """CPU time used since `cpu_seconds` gave `before`, by part."""
+        now = self.cpu_seconds()
+        return {name: now_s - before.get(name, 0.0) for name, now_s in now.items()}
 
 
 def _name(words: list[str]) -> str:
@@ -71,9 +102,10 @@ async def exchange_up() -> AsyncIterator[Local]:
     data = Path(tempfile.mkdtemp(prefix="exchange-bench-"))
     port = free_port()
     command = [sys.executable, "-m", "daemons.local.cli", "up", "--data", str(data), "--port", str(port)]
+    env = os.environ | {f"EXCHANGE_{name.upper()}": str(limit) for name, limit in HIGH_LIMITS.items()}
     begin_s = time.perf_counter()
     try:
-        async with await anyio.open_process(command, stdin=None, stderr=None) as process:
+        async with await anyio.open_process(command, stdin=None, stderr=None, env=env) as process:
             assert process.stdout is not None
             with anyio.fail_after(READY_S):
                 printed = ""

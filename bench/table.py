@@ -18,6 +18,10 @@ class Figure:
     def text(self) -> str:
         return f"{self.value:,.0f}" if self.value >= 100 else f"{self.value:,.2f}"
 
+    def __str__(self) -> str:
+        beside = ", ".join(part for part in (self.goal and f"goal {self.goal}", self.limit) if part)
+        return f"{self.what}: {self.text} {self.unit}" + (f" ({beside})" if beside else "")
+
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile; 0 of nothing."""

@@ -1,21 +1,21 @@
-"""Acts of the operator that change the exchange: markets, users, tokens, deposits.
+"""What operators change of the exchange: markets, users, tokens. Deposits stand in `money`.
 
-A market is changed by a command in its partition's sequence, like everything that the engine knows.
+These write no audit log: `common.acts` does, around them. A market is changed by a command in its
+partition's sequence, like everything that the engine knows.
 """
 
 import hashlib
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from common.core.errors import Conflict, InvalidQuantity, UnknownSymbol
+from common.core.errors import Conflict, UnknownSymbol
 from common.core.messages import Asset, Command, Market, MarketStatus, SetMarket
 from common.core.units import check_market
 from common.db import Connection
+from common.identity.permissions import ALL
+from common.money import deposit as deposit
 from common.sequence import take, write
 from common.wire import decode_commands
-
-DEPOSIT = 1
-WORLD_USER_ID = 0  # The other side of every deposit; it has ledger rows and no account.
 
 _MARKETS = """
 SELECT m.market_id, m.symbol, b.asset_id, b.symbol, b.scale, q.asset_id, q.symbol, q.scale, m.partition,
@@ -29,14 +29,15 @@ LEFT JOIN market_states s USING (market_id)
 ORDER BY m.market_id
 """
 
-# In this order of terms nothing overflows.
-_ISSUE = """
-UPDATE assets SET issued_atoms = issued_atoms + %s
-WHERE asset_id = %s AND issued_atoms <= 9223372036854775807 - %s
-"""
 _PENDING = """
 SELECT o.commands FROM outbox o JOIN watermarks w USING (partition)
 WHERE partition = %s AND o.first_sequence > w.sequence ORDER BY o.first_sequence DESC
+"""
+
+_USERS = """
+SELECT u.user_id, u.name, count(t.token_sha256) FILTER (WHERE t.revoked_at IS NULL)
+FROM users u LEFT JOIN tokens t USING (user_id) WHERE u.user_id > %s
+GROUP BY u.user_id ORDER BY u.user_id LIMIT %s
 """
 
 
@@ -162,11 +163,27 @@ async def create_user(connection: Connection, name: str) -> int:
     return _int(await cursor.fetchone())
 
 
-async def create_token(connection: Connection, user_id: int) -> str:
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user and how many of their tokens have not been revoked."""
+
+    user_id: int
+    name: str
+    tokens: int
+
+
+async def list_users(connection: Connection, after_user_id: int = 0, limit: int | None = None) -> list[User]:
+    """By id, those after one of them; the exchange's own (fees) are none."""
+    cursor = await connection.execute(_USERS, [max(0, after_user_id), limit])
+    return [User(int(row[0]), str(row[1]), int(row[2])) for row in await cursor.fetchall()]
+
+
+async def create_token(connection: Connection, user_id: int, permissions: int = ALL) -> str:
     """A new bearer token; only its SHA-256 is kept, so this is the one time that it can be read."""
     token = secrets.token_urlsafe(32)
     await connection.execute(
-        "INSERT INTO tokens (token_sha256, user_id) VALUES (%s, %s)", [token_sha256(token), user_id]
+        "INSERT INTO tokens (token_sha256, user_id, permissions) VALUES (%s, %s, %s)",
+        [token_sha256(token), user_id, permissions],
     )
     return token
 
@@ -183,43 +200,6 @@ async def revoke_tokens(connection: Connection, user_id: int) -> int:
         [user_id],
     )
     return cursor.rowcount
-
-
-async def deposit(
-    connection: Connection, user_id: int, asset_id: int, amount_atoms: int, reference: str
-) -> bool:
-    """Put money into an account, once for each `reference`; False when that was done before.
-
-    Raises InvalidQuantity when the exchange would hold more of the asset than 64 bits of atoms: the sum
-    could come together in one account, and the settlement that does it would be impossible.
-    """
-    assert amount_atoms > 0
-    async with connection.transaction():
-        cursor = await connection.execute(
-            "INSERT INTO ledger (kind, reference, user_id, asset_id, delta_atoms)"
-            " VALUES (%(kind)s, %(ref)s, %(user)s, %(asset)s, %(atoms)s),"
-            " (%(kind)s, %(ref)s, %(world)s, %(asset)s, -%(atoms)s) ON CONFLICT DO NOTHING",
-            {
-                "kind": DEPOSIT,
-                "ref": reference,
-                "user": user_id,
-                "world": WORLD_USER_ID,
-                "asset": asset_id,
-                "atoms": amount_atoms,
-            },
-        )
-        if cursor.rowcount == 0:
-            return False
-        cursor = await connection.execute(_ISSUE, [amount_atoms, asset_id, amount_atoms])
-        if cursor.rowcount == 0:
-            raise InvalidQuantity("The exchange cannot hold so much of this asset")
-        await connection.execute(
-            "INSERT INTO accounts (user_id, asset_id, available_atoms) VALUES (%s, %s, %s)"
-            " ON CONFLICT (user_id, asset_id)"
-            " DO UPDATE SET available_atoms = accounts.available_atoms + excluded.available_atoms",
-            [user_id, asset_id, amount_atoms],
-        )
-    return True
 
 
 async def _open_account(connection: Connection, user_id: int, asset_id: int) -> None:

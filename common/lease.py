@@ -4,10 +4,11 @@ Does not promise that only one leads: between a cut connection and the end of th
 Safety is the fencing token, checked where writes land; this gives liveness and ends a body early
 rather than late. Runs on both event loops.
 
-    lease_base       Lease, LeaseLost, Standing, and the protocol LeaseStore
+    lease_base       Lease, LeaseLost, Standing, Attendance, and the protocol LeaseStore
     lease            keep_lease and hold_lease: a body that runs while the lease lasts
-    lease_postgres   PostgresLeases: the rows, the sessions, the advisory locks
+    lease_postgres   PostgresLeases: the rows and the advisory locks; lease_sessions: its connections
     partitions       share_partitions: several instances share the partitions of a service
+    lease_balance    which partition a leader hands to another, and when; pure
 """
 
 from collections.abc import AsyncIterator
@@ -15,14 +16,16 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from common.lease_base import Lease, LeaseLost, LeaseStore, Standing
+from common.lease_base import Attendance, Lease, LeaseLost, LeaseStore, Member, Standing
 from common.lease_postgres import PostgresLeases
 from common.telemetry import get_logger
 
 __all__ = [
+    "Attendance",
     "Lease",
     "LeaseLost",
     "LeaseStore",
+    "Member",
     "PostgresLeases",
     "Standing",
     "check_times",
@@ -30,7 +33,7 @@ __all__ = [
     "keep_lease",
 ]
 
-POLL_S = 0.1  # Between two looks of a standby.
+POLL_S = 0.05  # Between two looks of a standby: most of what a takeover takes.
 RELEASE_S = 1.0  # What giving back may take; the session's end gives it back as well.
 SETTLE_S = 0.005  # Least pause between two renewals, should a session never come to rest.
 
@@ -71,14 +74,18 @@ async def keep_lease(
     grace_s = check_times(lease_s, renew_s)
     failure: Exception | None = None
     leading = anyio.CancelScope(deadline=lease.sent_s + grace_s)
+    renewals = _Renewals(store, lease, leading)
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(_renew, store, lease, leading, lease_s, renew_s)
-            with leading:
-                try:
-                    yield lease
-                except Exception as error:
-                    failure = error  # Kept from the task group, which would wrap it.
+            group.start_soon(renewals.run, lease_s, renew_s)
+            try:
+                with leading:
+                    try:
+                        yield lease
+                    except Exception as error:
+                        failure = error  # Kept from the task group, which would wrap it.
+            finally:
+                renewals.end()
             group.cancel_scope.cancel()
     finally:
         with anyio.move_on_after(RELEASE_S, shield=True):
@@ -97,28 +104,44 @@ async def _wait_for_lease(store: LeaseStore, service: str, partition: int, lease
         await anyio.sleep(POLL_S)
 
 
-async def _renew(
-    store: LeaseStore, lease: Lease, leading: anyio.CancelScope, lease_s: float, renew_s: float
-) -> None:
-    """Move the body's deadline along with each good renewal.
+class _Renewals:
+    """Moves the body's deadline along with each good renewal.
 
-    The deadline stands on the body's own scope: a renewal that hangs cannot hold it up.
+    The deadline stands on the body's own scope: a renewal that hangs cannot hold it up. One that is under
+    way when a sound body ends is let finish: cut off, it would take with it the session that gives back.
     """
-    grace_s = check_times(lease_s, renew_s)
-    while True:
-        try:
-            with anyio.move_on_after(renew_s):
-                await anyio.sleep(min(SETTLE_S, renew_s))
-                await store.disturbed(lease)
-            sent_s = anyio.current_time()
-            renewed = await store.renew(lease, lease_s)
-        except Exception as error:
-            log.warning("renewal failed", **_named(lease), error=repr(error))
-            renewed = False
-        if not renewed:
-            leading.cancel()
-            return
-        leading.deadline = sent_s + grace_s
+
+    def __init__(self, store: LeaseStore, lease: Lease, leading: anyio.CancelScope) -> None:
+        self._store = store
+        self._lease = lease
+        self._leading = leading
+        self._call = anyio.CancelScope()
+
+    async def run(self, lease_s: float, renew_s: float) -> None:
+        """Renew until that fails or the task is cancelled."""
+        grace_s = check_times(lease_s, renew_s)
+        while True:
+            sent_s, renewed = 0.0, False
+            try:
+                with anyio.move_on_after(renew_s):
+                    await anyio.sleep(min(SETTLE_S, renew_s))
+                    await self._store.disturbed(self._lease)
+                sent_s = anyio.current_time()
+                with anyio.CancelScope(shield=True) as self._call:
+                    renewed = await self._store.renew(self._lease, lease_s)
+            except Exception as error:
+                log.warning("renewal failed", **_named(self._lease), error=repr(error))
+            if not renewed:
+                self._leading.cancel()
+                return
+            self._leading.deadline = sent_s + grace_s
+
+    def end(self) -> None:
+        """The body has ended: let a call under way finish, soon, unless the lease is lost anyway."""
+        if self._leading.cancel_called:
+            self._call.cancel()
+        else:
+            self._call.deadline = anyio.current_time() + RELEASE_S
 
 
 def _named(lease: Lease) -> dict[str, object]:

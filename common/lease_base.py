@@ -33,11 +33,34 @@ class Standing(enum.Enum):
     ORPHANED = "orphaned"  # Not expired, but the session of its holder is gone.
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One instance of a service, as the others see it."""
+
+    ready: bool  # Could lead at once.
+    steady_s: float  # For how long it has been there without a break, and as ready as now.
+
+
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    """Who shares the partitions of a service, and who leads what, at one moment of the store's clock."""
+
+    me: str
+    members: Mapping[str, Member]  # By name, the asking one too.
+    leaders: Mapping[int, str]  # By partition, where the lease has not expired.
+
+
 class LeaseStore(Protocol):
     """Where leases are kept. Every method may raise Unavailable and can be cancelled at any await."""
 
     async def look(self, service: str, partitions: Sequence[int]) -> Mapping[int, Standing]:
-        """The standing of each of these partitions; cheap enough for ten times a second."""
+        """The standing of each of these partitions; cheap enough for twenty times a second."""
+
+    async def attend(self, service: str, ready: bool, ttl_s: float) -> Attendance:
+        """Say that this instance is there, for the next `ttl_s`, and see who else is."""
+
+    async def leave(self, service: str) -> None:
+        """Say that it is not, from now on. Harmless when it never was."""
 
     async def acquire(self, service: str, partition: int, lease_s: float) -> Lease | None:
         """Take a lease that is free, with a token above all before it; None when it is not free."""

@@ -6,6 +6,9 @@ knows that the holder's process or connection is dead. The lock of a new token i
 UPDATE that makes the token current, so nobody ever sees a living holder's lock free; and once the lock of
 the current token is free, it stays so, because nobody takes the lock of a token twice.
 
+The look-out session sees the leases of others, and attends: it keeps this instance's row of
+`service_members` fresh and reads those of the others.
+
 A takeover changes a column of a unique index, so it waits for transactions that hold the row FOR KEY
 SHARE (I6); a renewal does not, and passes them. Needs asyncio (psycopg) and a direct connection: a
 pooler that hands out sessions per transaction would lose the advisory locks.
@@ -13,8 +16,9 @@ pooler that hands out sessions per transaction would lose the advisory locks.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import LiteralString, Self
 
@@ -24,15 +28,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from common.core.errors import Unavailable
-from common.db import Connection, connect
-from common.lease_base import Lease, Standing
+from common.db import Connection
+from common.lease_base import Attendance, Lease, Member, Standing
+from common.lease_sessions import open_for_lease, open_lookout
+from common.spares import Session, Spares
 from common.telemetry import get_logger
 
 LOOK_S = 2.0  # Longest wait for an answer of the look-out session.
-# The longest that a takeover waits for the transactions of the old leader; the reaper of order-service
-# ends those after 2 s. A frozen client would otherwise keep a rival's backend waiting for ever.
-TAKEOVER_MS = 5_000
-NOTICE_DEATH_MS = 500  # How soon a backend that waits notices that its client is gone.
+FORGET_S = 60.0  # How long after its end the row of a member that did not leave is deleted.
 
 _LOOK = """
     SELECT partition, fencing_token, expires_at <= clock_timestamp(),
@@ -44,12 +47,10 @@ _INSERT = """
     INSERT INTO partition_leader_locks (service, partition, holder, fencing_token, expires_at)
     VALUES (%s, %s, '', 0, 'epoch') ON CONFLICT DO NOTHING
 """
-_PREPARE = """
-    SELECT set_config('lock_timeout', %s, false), set_config('client_connection_check_interval', %s, false)
-"""
 _LOCK = """
     SELECT pg_try_advisory_lock(
-        hashtextextended(concat_ws('/', 'lease', %s::text, %s::integer, %s::bigint), 0))
+               hashtextextended(concat_ws('/', 'lease', %s::text, %s::integer, %s::bigint), 0)),
+           set_config('application_name', %s, false)
 """
 _TAKE = """
     UPDATE partition_leader_locks
@@ -67,6 +68,34 @@ _RELEASE = """
     UPDATE partition_leader_locks SET expires_at = clock_timestamp()
      WHERE service = %s AND partition = %s AND fencing_token = %s AND expires_at > clock_timestamp()
 """
+_ATTEND = """
+    WITH me AS (
+        INSERT INTO service_members AS m (service, member, ready, since, expires_at)
+        VALUES (%(service)s, %(me)s, %(ready)s, clock_timestamp(),
+                clock_timestamp() + make_interval(secs => %(ttl_s)s))
+        ON CONFLICT (service, member) DO UPDATE
+           SET ready = excluded.ready, expires_at = excluded.expires_at,
+               since = CASE WHEN %(joins)s OR m.ready <> excluded.ready OR m.expires_at <= clock_timestamp()
+                            THEN excluded.since ELSE m.since END
+        RETURNING member, ready, since)
+    SELECT NULL::integer, member, ready, extract(epoch FROM clock_timestamp() - since)::float8 FROM me
+     UNION ALL
+    SELECT NULL, member, ready, extract(epoch FROM clock_timestamp() - since)::float8
+      FROM service_members
+     WHERE service = %(service)s AND member <> %(me)s AND expires_at > clock_timestamp()
+     UNION ALL
+    SELECT partition, holder, NULL, NULL
+      FROM partition_leader_locks WHERE service = %(service)s AND expires_at > clock_timestamp()
+"""
+_LEAVE = "DELETE FROM service_members WHERE service = %s AND member = %s"
+_FORGET = """
+    DELETE FROM service_members WHERE (service, member) IN (
+        SELECT service, member FROM service_members
+         WHERE service = %s AND expires_at < clock_timestamp() - make_interval(secs => %s)
+           FOR UPDATE SKIP LOCKED)
+"""
+
+Parameters = Sequence[object] | Mapping[str, object]
 
 log = get_logger(__name__)
 
@@ -77,33 +106,17 @@ class _Row:
     standing: Standing
 
 
-class _Session:
-    """A connection whose lifetime is not a block of code: that of a lease, or that of the look-out."""
-
-    def __init__(self, stack: AsyncExitStack, connection: Connection) -> None:
-        self._stack = stack
-        self.connection = connection
-
-    @classmethod
-    async def open(cls, url: str, name: str) -> Self:
-        stack = AsyncExitStack()
-        return cls(stack, await stack.enter_async_context(connect(url, name)))
-
-    async def close(self) -> None:
-        # Not by leaving the block alone: that would commit, and so wait for a server that hangs.
-        await self.connection.close()
-        await self._stack.aclose()
-
-
 class PostgresLeases:
     """A `LeaseStore`, and a block around it; `holder` names this process for people."""
 
     def __init__(self, url: str, holder: str) -> None:
         self._url = url
         self._holder = holder
-        self._held: dict[tuple[str, int, int], _Session] = {}
-        self._lookout: _Session | None = None
+        self._held: dict[tuple[str, int, int], Session] = {}
+        self._spares = Spares(partial(open_for_lease, url))
+        self._lookout: Session | None = None
         self._looking = anyio.Lock()
+        self._attends: set[str] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,14 +130,41 @@ class PostgresLeases:
         with anyio.CancelScope(shield=True):  # Closing sends nothing that could be waited for.
             for session in sessions:
                 await session.close()
+            await self._spares.close()
 
     async def look(self, service: str, partitions: Sequence[int]) -> Mapping[int, Standing]:
-        """See `LeaseStore`; a partition that nobody has ever held is vacant."""
+        """See `LeaseStore`; a partition that nobody has ever held is vacant.
+
+        While nothing is to be taken, it also keeps a spare session for each lease that it may have to take.
+        """
         rows = await self._rows(service, partitions)
-        return {
+        found = {
             partition: rows[partition].standing if partition in rows else Standing.VACANT
             for partition in partitions
         }
+        if all(standing is Standing.HELD for standing in found.values()):
+            await self._spares.tend(len(found))
+        return found
+
+    async def attend(self, service: str, ready: bool, ttl_s: float) -> Attendance:
+        """See `LeaseStore`; one statement, but for the first time."""
+        joins = service not in self._attends
+        if joins:
+            await self._ask(_FORGET, (service, FORGET_S))
+        about = {"service": service, "me": self._holder, "ready": ready, "ttl_s": ttl_s, "joins": joins}
+        rows = await self._ask(_ATTEND, about)
+        self._attends.add(service)
+        return Attendance(
+            self._holder,
+            {name: Member(is_ready, steady_s) for number, name, is_ready, steady_s in rows if number is None},
+            {number: name for number, name, *_ in rows if number is not None},
+        )
+
+    async def leave(self, service: str) -> None:
+        """See `LeaseStore`; a row that is not deleted expires."""
+        if service in self._attends:
+            self._attends.discard(service)
+            await self._ask(_LEAVE, (service, self._holder))
 
     async def acquire(self, service: str, partition: int, lease_s: float) -> Lease | None:
         """See `LeaseStore`; waits for the transactions that the last holder has under way."""
@@ -171,8 +211,8 @@ class PostgresLeases:
             os.close(copy)
 
     async def _take(self, service: str, partition: int, seen_token: int, lease_s: float) -> Lease | None:
-        """Take over from the token that was looked at, in a new session; None when a rival was faster."""
-        session = await _Session.open(self._url, f"lease {service}/{partition}")
+        """Take over from the token that was looked at, in its own session; None when a rival was faster."""
+        session = await self._spares.take()
         lease: Lease | None = None
         try:
             lease = await self._take_in(session.connection, service, partition, seen_token, lease_s)
@@ -186,10 +226,11 @@ class PostgresLeases:
     async def _take_in(
         self, connection: Connection, service: str, partition: int, seen_token: int, lease_s: float
     ) -> Lease | None:
-        await connection.execute(_PREPARE, (f"{TAKEOVER_MS}ms", f"{NOTICE_DEATH_MS}ms"))
         token = seen_token + 1
-        cursor = await connection.execute(_LOCK, (service, partition, token))
-        if await cursor.fetchone() != (True,):
+        name = f"lease {service}/{partition}"[:63]
+        with anyio.fail_after(LOOK_S):  # A spare session may have died without a sign.
+            cursor = await connection.execute(_LOCK, (service, partition, token, name))
+        if await cursor.fetchone() != (True, name):
             return None
         sent_s = anyio.current_time()
         taken = await connection.execute(_TAKE, (self._holder, lease_s, service, partition, seen_token))
@@ -207,14 +248,14 @@ class PostgresLeases:
         rows = await self._ask(_LOOK, (service, list(partitions)))
         return {partition: _Row(token, _standing(*rest)) for partition, token, *rest in rows}
 
-    async def _ask(self, query: LiteralString, parameters: Sequence[object]) -> list[TupleRow]:
+    async def _ask(self, query: LiteralString, parameters: Parameters) -> list[TupleRow]:
         """One statement on the look-out session, which is opened anew after any trouble."""
         async with self._looking:
             answered = False
             try:
                 with _unavailable(), anyio.fail_after(LOOK_S):
                     if self._lookout is None:
-                        self._lookout = await _Session.open(self._url, "lease look-out")
+                        self._lookout = await open_lookout(self._url)
                     cursor = await self._lookout.connection.execute(query, parameters)
                     rows = await cursor.fetchall() if cursor.description else []
                 answered = True

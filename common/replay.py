@@ -16,21 +16,23 @@ from random import Random
 from psycopg import AsyncServerCursor
 from psycopg.rows import TupleRow
 
-from common.core.messages import Batch, Place
+from common.core.differences import MOST_DIFFERENCES, Differences
+from common.core.messages import Batch, Place, Skipped
 from common.core.replay import (
     BOOKED,
+    DIGESTED,
     LEFT,
-    MOST_DIFFERENCES,
     PLACED,
     TRADED,
     Account,
-    Differences,
     PartitionReplay,
     compare_balances,
 )
+from common.core.sequencing import with_skips
 from common.db import Connection
 from common.restore import restore_within
 from common.snapshot import one_snapshot
+from common.stops import read_skips
 from common.wire import Undecodable, decode_batch, encode_batch, encode_settlement
 
 PROGRESS_S = 5.0
@@ -60,10 +62,14 @@ _LEDGER = """
 SELECT coalesce(sequence, 0), user_id, asset_id, delta_atoms FROM ledger
 WHERE kind = 3 AND partition = %(partition)s ORDER BY 1, ledger_id
 """
+_DIGESTS = f"""
+SELECT {", ".join(DIGESTED)} FROM book_digests WHERE partition = %(partition)s ORDER BY sequence, market_id
+"""  # noqa: S608
 _DEPOSITS = """
 SELECT user_id, asset_id, sum(delta_atoms)::bigint FROM ledger
 WHERE kind IN (1, 2) AND user_id <> 0 GROUP BY 1, 2
 """
+_PENDING = "SELECT user_id, asset_id, sum(atoms)::bigint FROM withdrawals WHERE status = 1 GROUP BY 1, 2"
 _ACCOUNTS = "SELECT user_id, asset_id, available_atoms, held_atoms FROM accounts"
 _ARCHIVE_BYTES = "SELECT pg_total_relation_size('outbox_archive')"
 
@@ -79,6 +85,8 @@ class Partition:
     commands: int
     orders: int
     trades: int
+    digests: int  # Of books, that came out the same.
+    skipped: int  # Commands that an operator had passed over.
     points: list[int]
     waiting: int  # Commands above the watermark, which are not replayed.
     complete: bool  # False: broken off where a batch could not be applied.
@@ -95,6 +103,7 @@ class Report:
     command_bytes: int = 0
     archive_bytes: int = 0
     archived_orders: int = 0
+    archived_commands: int = 0
     differences: Differences = field(default_factory=Differences)
 
     @property
@@ -104,6 +113,10 @@ class Report:
     @property
     def orders(self) -> int:
         return sum(one.orders for one in self.partitions)
+
+    @property
+    def digests(self) -> int:
+        return sum(one.digests for one in self.partitions)
 
     @property
     def commands(self) -> int:
@@ -187,14 +200,17 @@ async def _balances(connection: Connection, replays: Sequence[PartitionReplay], 
     """A partition that broke off moved more than was replayed, so nothing can be said then."""
     if any(one.broken for one in replays):
         return
-    deposits: dict[Account, int] = {}
-    for user_id, asset_id, atoms in await (await connection.execute(_DEPOSITS.encode())).fetchall():
-        deposits[user_id, asset_id] = atoms
+    deposits, pending = await _sums(connection, _DEPOSITS), await _sums(connection, _PENDING)
     accounts: dict[Account, tuple[int, int]] = {}
     for user_id, asset_id, available, held in await (await connection.execute(_ACCOUNTS.encode())).fetchall():
         accounts[user_id, asset_id] = (available, held)
     report.accounts = len(accounts)
-    compare_balances(report.differences, replays, deposits, accounts)
+    compare_balances(report.differences, replays, deposits, pending, accounts)
+
+
+async def _sums(connection: Connection, query: str) -> dict[Account, int]:
+    cursor = await connection.execute(query.encode())
+    return {(user_id, asset_id): atoms for user_id, asset_id, atoms in await cursor.fetchall()}
 
 
 class _Run:
@@ -216,7 +232,7 @@ class _Run:
         self._report = report
         self._progress = progress
         self._replay = PartitionReplay(partition, encode_settlement, report.differences)
-        self._batches = self._waiting = 0
+        self._batches = self._waiting = self._skipped = 0
         self._told_s = self._began_s = time.monotonic()
 
     async def run(self) -> PartitionReplay:
@@ -226,13 +242,16 @@ class _Run:
             self._connection.cursor("replay_orders") as orders,
             self._connection.cursor("replay_trades") as trades,
             self._connection.cursor("replay_ledger") as ledger,
+            self._connection.cursor("replay_digests") as digests,
         ):
-            for cursor, query in ((log, _LOG), (orders, _ORDERS), (trades, _TRADES), (ledger, _LEDGER)):
+            queries = ((log, _LOG), (orders, _ORDERS), (trades, _TRADES), (ledger, _LEDGER))
+            for cursor, query in (*queries, (digests, _DIGESTS)):
                 await cursor.execute(query.encode(), given)
             rows = {
                 "order": (_Rows(orders, _ROWS), (*PLACED, *LEFT)),
                 "trade": (_Rows(trades, _ROWS), TRADED),
                 "ledger row": (_Rows(ledger, _ROWS), BOOKED),
+                "digest": (_Rows(digests, _ROWS), DIGESTED),
             }
             await self._follow(_Rows(log, _LOG_ROWS), [stream for stream, _ in rows.values()])
             if not self._replay.broken:
@@ -245,6 +264,7 @@ class _Run:
 
     async def _follow(self, log: _Rows, streams: Sequence[_Rows]) -> None:
         replay = self._replay
+        skips = await read_skips(self._connection, self._partition)
         while not replay.broken and (row := await log.next()) is not None:
             logged = _logged(self._partition, row)
             if logged.batch is None:
@@ -255,8 +275,10 @@ class _Run:
                 replay.waiting(logged.batch)
                 continue
             self._count(logged)
-            orders, trades, ledger = [await stream.through(logged.last_sequence) for stream in streams]
-            replay.step(logged.batch, orders, trades, ledger)
+            rows = [await stream.through(logged.last_sequence) for stream in streams]
+            batch = with_skips(logged.batch, skips)
+            replay.step(batch, *rows)
+            self._skipped += sum(isinstance(one, Skipped) for one in batch.commands)
             self._batches += 1
             if self._batches - 1 in self._places and not replay.broken:
                 replay.point()
@@ -268,6 +290,7 @@ class _Run:
         assert logged.batch is not None
         self._report.command_bytes += logged.command_bytes
         if logged.archived:
+            self._report.archived_commands += len(logged.batch.commands)
             self._report.archived_orders += sum(isinstance(one, Place) for one in logged.batch.commands)
 
     async def _beyond(self, source: str, stream: _Rows, columns: Sequence[str]) -> None:
@@ -295,6 +318,8 @@ class _Run:
             replay.commands,
             replay.orders,
             replay.trades,
+            replay.digests,
+            self._skipped,
             replay.points,
             self._waiting,
             not replay.broken,

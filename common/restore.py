@@ -6,11 +6,12 @@ ACCEPTED still, and come with the batches that follow.
 
 from dataclasses import dataclass, replace
 
-from psycopg.rows import TupleRow
+from psycopg.rows import args_row
 
 from common.admin import list_markets
 from common.core.messages import LiveOrder, MarketState, MarketStatus, Side, Snapshot
 from common.db import Connection
+from common.snapshot import prefer_whole_tables
 
 _WATERMARK = (
     "SELECT sequence, chain, time_us, engine_version, orders_offset FROM watermarks WHERE partition = %s"
@@ -19,13 +20,19 @@ _STATES = """
 SELECT market_id, status, maker_fee_bps, taker_fee_bps, next_trade_id, last_price_ticks
 FROM market_states WHERE partition = %s ORDER BY market_id
 """
-# OPEN and PARTIALLY_FILLED; by priority, so that each goes to the end of its queue.
+# `live` for its index: OPEN and PARTIALLY_FILLED; by priority, so that each goes to the end of its queue.
 _LIVE = """
 SELECT order_id, user_id, market_id, coalesce(client_order_id, ''), side, price_ticks, qty_lots, filled_lots,
        filled_quote_atoms, fee_atoms, held_atoms, sequence
-FROM orders WHERE partition = %s AND status IN (2, 3)
+FROM orders WHERE partition = %s AND live AND status IN (2, 3)
 ORDER BY market_id, side, price_ticks, sequence
 """
+# A partition can have a million live orders. They come in pieces, so that neither the loop stands still for
+# seconds nor the rows stand beside the orders in memory. Between two pieces another partition may compute for
+# longer than a transaction of the exchange may idle; who only reads stands in nobody's way.
+_PIECE = 20_000
+_PREPARE = "SET LOCAL work_mem = '256MB'", "SET LOCAL idle_in_transaction_session_timeout = '600s'"
+_SIDES = {int(side): side for side in Side}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ async def restore_within(connection: Connection, partition: int) -> Restored:
         for state in await (await connection.execute(_STATES, [partition])).fetchall()
     ]
     known = {market.market_id: market for market, _ in await list_markets(connection)}
-    live = await (await connection.execute(_LIVE, [partition])).fetchall()
+    live = await _read_live_orders(connection, partition)
     sequence, chain, time_us, engine_version, orders_offset = row
     snapshot = Snapshot(
         partition=partition,
@@ -88,20 +95,43 @@ async def restore_within(connection: Connection, partition: int) -> Restored:
             for state in states
         ],
         states=states,
-        orders=[_live_order(order) for order in live],
+        orders=live,
     )
     return Restored(snapshot, orders_offset)
 
 
-def _live_order(row: TupleRow) -> LiveOrder:
-    order_id, user_id, market_id, client_order_id, side, *amounts = row
-    price_ticks, qty_lots, filled_lots, filled_quote_atoms, fee_atoms, held_atoms, sequence = amounts
+async def _read_live_orders(connection: Connection, partition: int) -> list[LiveOrder]:
+    orders: list[LiveOrder] = []
+    await prefer_whole_tables(connection)
+    for setting in _PREPARE:
+        await connection.execute(setting)
+    async with connection.cursor("live_orders", row_factory=args_row(_live_order)) as cursor:
+        await cursor.execute(_LIVE, [partition], binary=True)
+        while piece := await cursor.fetchmany(_PIECE):
+            orders += piece
+    return orders
+
+
+def _live_order(
+    order_id: int,
+    user_id: int,
+    market_id: int,
+    client_order_id: str,
+    side: int,
+    price_ticks: int,
+    qty_lots: int,
+    filled_lots: int,
+    filled_quote_atoms: int,
+    fee_atoms: int,
+    held_atoms: int,
+    sequence: int,
+) -> LiveOrder:
     return LiveOrder(
         order_id,
         user_id,
         market_id,
         client_order_id,
-        Side(side),
+        _SIDES[side],
         price_ticks,
         qty_lots,
         filled_lots,

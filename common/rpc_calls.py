@@ -1,11 +1,12 @@
 """What happens around every call that a gRPC server handles: errors, metrics, log context, drain.
 
-The interceptor knows nothing of who calls; services read their metadata themselves. Handlers are
-coroutines or asynchronous generators. In a drain, a stream of requests ends as if the client had closed
-it, so that what was read is still answered; a stream of answers alone is ended with UNAVAILABLE.
+Who calls is looked at only where a server was given `peers`; services read their metadata themselves.
+Handlers are coroutines or asynchronous generators. In a drain, a stream of requests ends as if the client
+had closed it, so that what was read is still answered; a stream of answers alone is ended with UNAVAILABLE.
 """
 
 import uuid
+from collections import Counter as Counting
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from time import perf_counter
@@ -17,7 +18,8 @@ import grpc.aio
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from common.core.errors import ExchangeError, Unavailable
+from common.core.errors import ExchangeError, Malformed, Unavailable
+from common.peers import Peers
 from common.rpc_errors import ERROR_KEY, error_to_bytes, status_of
 from common.supervise import leaves
 from common.telemetry import LATENCY_BUCKETS_S, get_logger
@@ -46,11 +48,14 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class Calls(grpc.aio.ServerInterceptor):
     """The calls of one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Peers | None = None) -> None:
+        """`peers`: who may call what; None: whoever reaches the port."""
+        self._peers = peers
         self._handlers: dict[str, Handler] = {}
         self._waiting: set[anyio.CancelScope] = set()
         self._draining = False
         self._count = 0
+        self.at_work: Counting[str] = Counting()  # Calls of each method.
         self._ended = anyio.Event()
 
     async def intercept_service(
@@ -92,13 +97,13 @@ class Calls(grpc.aio.ServerInterceptor):
         else:
             behavior, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
             wrapped = self._answer(method, behavior)
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+        return make(wrapped, _reader(handler.request_deserializer), handler.response_serializer)
 
     def _answer(self, method: str, behavior: Any) -> Any:
         async def answer(request: object, context: Context) -> object:
             start_s = perf_counter()
             async with self._watch(method, context):
-                response = await behavior(request, context)
+                response = await behavior(_readable(request), context)
             _seconds.labels(method).observe(perf_counter() - start_s)
             return response
 
@@ -116,7 +121,7 @@ class Calls(grpc.aio.ServerInterceptor):
             async with self._watch(method, context):
                 unbroken = _UnbrokenWrites(context)
                 with self._interruptible() as scope:
-                    await _write_all(behavior(request, unbroken), unbroken)
+                    await _write_all(behavior(_readable(request), unbroken), unbroken)
                 if scope.cancelled_caught:
                     raise Unavailable("The server is going down; call again.")
 
@@ -139,7 +144,7 @@ class Calls(grpc.aio.ServerInterceptor):
                     return
             if self._draining:
                 return
-            yield request
+            yield _readable(request)
 
     @contextmanager
     def _interruptible(self) -> Iterator[anyio.CancelScope]:
@@ -160,8 +165,11 @@ class Calls(grpc.aio.ServerInterceptor):
         under_way = _under_way.labels(method)
         under_way.inc()
         self._count += 1
+        self.at_work[method] += 1
         code = grpc.StatusCode.CANCELLED  # What remains when the task is cancelled.
         try:
+            if self._peers is not None:
+                self._peers.check(method, context)
             yield
             code = _code_of(context)
         except grpc.aio.AbortError:
@@ -175,8 +183,33 @@ class Calls(grpc.aio.ServerInterceptor):
             under_way.dec()
             _ended.labels(method, code.name).inc()
             self._count -= 1
+            self.at_work[method] -= 1
             self._ended.set()
             self._ended = anyio.Event()
+
+
+_UNREADABLE = object()
+
+
+def _reader(deserialize: Callable[[bytes], object] | None) -> Callable[[bytes], object] | None:
+    """The same, but what is no message becomes `_UNREADABLE`: the library would log an error for each."""
+    if deserialize is None:
+        return None
+
+    def read(data: bytes) -> object:
+        try:
+            return deserialize(data)
+        except Exception:  # Whatever the library has for it.
+            return _UNREADABLE
+
+    return read
+
+
+def _readable(request: object) -> object:
+    """Raises Malformed."""
+    if request is _UNREADABLE:
+        raise Malformed("These bytes are not the method's request.")
+    return request
 
 
 class _UnbrokenWrites:
@@ -208,6 +241,11 @@ def _cause(method: str, error: Exception) -> ExchangeError:
     causes = list(leaves(error))
     if len(causes) == 1 and isinstance(causes[0], ExchangeError) and causes[0].http_status != 500:
         return causes[0]
+    from common.db import is_transient  # Here, because the gateway needs no PostgreSQL to import this.
+
+    if len(causes) == 1 and is_transient(causes[0]):
+        log.warning("a call was cut off", method=method, error=repr(error))
+        return Unavailable("A server behind this does not answer right now")
     log.error("a call failed", method=method, error=repr(error), exc_info=error)
     return ExchangeError("Something went wrong; the log says what, under the request id.")
 

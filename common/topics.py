@@ -6,8 +6,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from common.config import Settings
+from common.kafka_calls import cancelled_by_us_alone
 
 MAX_RECORD_BYTES = 16 << 20
+OVERHEAD_BYTES = 1 << 16  # Headers, and the framing of a batch of one record.
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +19,11 @@ class Topics:
     trades: str
     orderbook: str
     order_updates: str
+    dead_letters: str = "exchange.dead_letters"  # What market-data could not read, for people.
 
     def all(self) -> list[str]:
-        return [self.orders, self.settlements, self.trades, self.orderbook, self.order_updates]
+        views = [self.trades, self.orderbook, self.order_updates]
+        return [self.orders, self.settlements, *views, self.dead_letters]
 
 
 def topics(settings: Settings) -> Topics:
@@ -30,14 +34,20 @@ def topics(settings: Settings) -> Topics:
         trades=f"{prefix}.trades",
         orderbook=f"{prefix}.orderbook",
         order_updates=f"{prefix}.order_updates",
+        dead_letters=f"{prefix}.dead_letters",
     )
 
 
 async def ensure_topics(settings: Settings) -> None:
     """Create what is missing, with one partition for each of the exchange; safe when run twice at once."""
+    with cancelled_by_us_alone():
+        await _ensure_topics(settings)
+
+
+async def _ensure_topics(settings: Settings) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-    await admin.start()
     try:
+        await admin.start()
         present = set(await admin.list_topics())
         missing = [
             NewTopic(

@@ -1,32 +1,56 @@
 """The gateway's HTTP application, put together: routes behind the pipeline, Quart to find the route."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from itertools import chain
 
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from common.config import Settings
+from common.config import Settings, addresses
 from common.core.errors import ExchangeError, Malformed, NotFound
 from common.health import Health
-from gateway.asgi import Gateway
-from gateway.auth import Identify
+from gateway.asgi import Application, Gateway
+from gateway.asyncapi import asyncapi
+from gateway.auth import Identity
 from gateway.batching import OrderBatcher
 from gateway.calls import Answer, Call
-from gateway.errors import MethodNotAllowed, error_answer
+from gateway.cors import Cors
+from gateway.declaration import Handlers, Route, Routed, declared, routes_of
+from gateway.door import Door
+from gateway.errors import MethodNotAllowed, error_answer, public_errors
+from gateway.idempotency import Idempotency
+from gateway.limits import Limits
 from gateway.markets import Markets
-from gateway.pipeline import Pipeline
+from gateway.openapi import openapi
+from gateway.pipeline import Handler, Pipeline
+from gateway.proxies import Proxies
+from gateway.routes_docs import DocsRoutes
 from gateway.routes_ops import OpsRoutes
 from gateway.routes_private import PrivateRoutes
 from gateway.routes_public import PublicRoutes
+from gateway.routes_session import SessionRoutes
 from gateway.routes_test import TestRoutes
 from gateway.services import Services
+from gateway.settled import SettledWaits
 from gateway.static_files import StaticFiles
 
-Routed = Callable[..., Awaitable[Answer]]  # A call, and the variable parts of its path.
+# In the order of the documents; the last ones exist in local mode only.
+HANDLERS: tuple[type[Handlers], ...] = (
+    PublicRoutes, PrivateRoutes, SessionRoutes, OpsRoutes, DocsRoutes, StaticFiles, TestRoutes,
+)  # fmt: skip
 
-ORDERS = "/api/v1/orders"
+
+def sections(local_mode: bool) -> dict[str, list[Route]]:
+    """What a gateway serves, by section."""
+    kinds = HANDLERS if local_mode else HANDLERS[:-1]
+    return {kind.section: routes_of(kind) for kind in kinds}
+
+
+def every_route() -> list[Route]:
+    """What a gateway in local mode serves."""
+    return [route for routes in sections(local_mode=True).values() for route in routes]
 
 
 def build(
@@ -34,91 +58,98 @@ def build(
     services: Services,
     markets: Markets,
     batcher: OrderBatcher,
-    identify: Identify,
+    identity: Identity,
     health: Health,
-) -> Gateway:
-    """The ASGI application. Limits and idempotency keys, when they come, are stages given here."""
-    pipeline = Pipeline(identify)
-    own = PrivateRoutes(services, markets, batcher)
-    router = Router(pipeline)
-    _add_public(router, PublicRoutes(services, markets), OpsRoutes(services, markets, health), StaticFiles())
-    _add_private(router, own)
+    limits: Limits,
+    idempotency: Idempotency,
+    waits: SettledWaits,
+    door: Door,
+    proxies: Proxies,
+) -> Application:
+    """The ASGI application. What each request passes, limits and idempotency keys, are stages given here."""
+    pipeline = Pipeline(identity, arrivals=[limits.by_address], stages=[limits.by_user, idempotency])
+    handlers: list[Handlers] = [
+        PublicRoutes(services, markets),
+        PrivateRoutes(services, markets, batcher, waits),
+        SessionRoutes(services, identity),
+        OpsRoutes(services, markets, health),
+        DocsRoutes(openapi(sections(settings.local_mode), public_errors()), asyncapi()),
+        StaticFiles(),
+    ]
     if settings.local_mode:
-        test = TestRoutes(services, markets)
-        router.public("POST", "/api/v1/test/join", test.join)
-        router.private("POST", "/api/v1/test/recharge", test.recharge)
-    # Quart's way to a handler costs about as much as all else that a new order costs here.
-    hot = {("POST", ORDERS): pipeline.private(own.place)}
-    return Gateway(router.app, hot, body_limit_bytes=settings.body_limit_bytes)
-
-
-def _add_public(router: "Router", public: PublicRoutes, ops: OpsRoutes, static: StaticFiles) -> None:
-    router.public("GET", "/api/v1/markets", public.markets)
-    router.public("GET", "/api/v1/orderbook", public.orderbook)
-    router.public("GET", "/api/v1/trades", public.trades)
-    router.public("GET", "/api/v1/klines", public.klines)
-    router.public("GET", "/api/v1/ticker", public.ticker)
-    router.public("GET", "/api/v1/time", public.time)
-    router.public("GET", "/healthz", ops.healthz)
-    router.public("GET", "/readyz", ops.readyz)
-    router.public("GET", "/metrics", ops.metrics)
-    router.public("GET", "/", static.page)
-    router.public("GET", "/static/<path:name>", static.file)
-
-
-def _add_private(router: "Router", own: PrivateRoutes) -> None:
-    router.private("POST", ORDERS, own.place)  # For 405 on other methods; served by the hot route.
-    router.private("POST", ORDERS + "/batch", own.place_batch)
-    router.private("GET", ORDERS, own.list_orders)
-    router.private("DELETE", ORDERS, own.cancel_all)
-    router.private("GET", ORDERS + "/<order_id>", own.get_order)
-    router.private("DELETE", ORDERS + "/<order_id>", own.cancel)
-    router.private("GET", "/api/v1/fills", own.fills)
-    router.private("GET", "/api/v1/accounts", own.accounts)
+        handlers.append(TestRoutes(services, markets))
+    assert tuple(map(type, handlers)) == HANDLERS[: len(handlers)], "each kind of handlers is in HANDLERS"
+    router = Router()
+    hot: dict[tuple[str, str], Handler] = {}
+    for route, handler in chain.from_iterable(map(declared, handlers)):
+        wrap = pipeline.public
+        if route.permission is not None:
+            wrap = partial(pipeline.private, needs=route.needs)
+        router.add(route, handler, wrap)
+        if route.hot:
+            # Quart's way to a handler costs about as much as all else that a new order costs here.
+            hot[route.method, route.path] = wrap(_reading(route, handler, {}))
+    gateway = Gateway(router.app, hot, door, body_limit_bytes=settings.body_limit_bytes, proxies=proxies)
+    origins = addresses(settings.cors_origins)
+    return Cors(gateway, origins) if origins else gateway
 
 
 class Router:
     """A Quart application whose views run handlers through the pipeline."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self) -> None:
         self.app = QuartTrio("gateway", static_folder=None)
         self.app.config["MAX_CONTENT_LENGTH"] = None  # asgi.py has read and limited the body already.
-        self.app.register_error_handler(HTTPException, _no_route)
+        self.app.register_error_handler(HTTPException, self._no_route)
+        self._methods: dict[str, set[str]] = {}  # Of paths without variable parts.
 
-    def public(self, method: str, rule: str, handler: Routed) -> None:
-        self._add(method, rule, handler, self._pipeline.public)
+    def add(self, route: Route, handler: Routed, wrap: Callable[[Handler], Handler]) -> None:
+        if not route.parts:
+            methods = self._methods.setdefault(route.path, set())
+            methods |= {"GET", "HEAD"} if route.method == "GET" else {route.method}
 
-    def private(self, method: str, rule: str, handler: Routed) -> None:
-        self._add(method, rule, handler, self._pipeline.private)
-
-    def _add(self, method: str, rule: str, handler: Routed, wrap: Callable[..., Any]) -> None:
         async def view(**parts: str) -> Response:
             call: Call = request.scope["call"]  # type: ignore[typeddict-item]  # Put there by asgi.py.
-            call.route = rule
+            call.route = route.path
             # Wrapped for each call, because the path's parts differ; the wrapping is four closures.
-            return _respond(await wrap(lambda same: handler(same, **parts))(call))
+            return _respond(await wrap(_reading(route, handler, parts))(call))
 
         self.app.add_url_rule(
-            rule,
-            endpoint=f"{method} {rule}",
+            route.path,
+            endpoint=f"{route.method} {route.path}",
             view_func=view,
-            methods=[method],
+            methods=[route.method],
             provide_automatic_options=False,
         )
 
+    async def _no_route(self, error: HTTPException) -> Response:
+        if error.code == 404:
+            return _respond(error_answer(NotFound("There is no such path.")))
+        if error.code == 405:
+            answer = error_answer(MethodNotAllowed())
+            # A path of its own is also one of those with variable parts, whose methods do nothing for it.
+            allowed = self._methods.get(request.path) or getattr(error, "valid_methods", None) or ()
+            answer.headers += ((b"allow", ", ".join(sorted(allowed)).encode("ascii")),)
+            return _respond(answer)
+        if error.code is not None and 400 <= error.code < 500:
+            return _respond(error_answer(Malformed()))
+        return _respond(error_answer(ExchangeError("Something went wrong here.")))
 
-async def _no_route(error: HTTPException) -> Response:
-    if error.code == 404:
-        return _respond(error_answer(NotFound("There is no such path.")))
-    if error.code == 405:
-        answer = error_answer(MethodNotAllowed())
-        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
-        answer.headers += ((b"allow", allowed.encode("ascii")),)
-        return _respond(answer)
-    if error.code is not None and 400 <= error.code < 500:
-        return _respond(error_answer(Malformed()))
-    return _respond(error_answer(ExchangeError("Something went wrong here.")))
+
+def _reading(route: Route, handler: Routed, parts: dict[str, str]) -> Handler:
+    """The handler, with its query read when its turn comes: after whoever calls is known."""
+    plain = route.read(b"") if route.hot else None  # As nearly all of those come.
+    # A signature covers path, query and body as one text: what was moved into a body that nobody reads would
+    # make it fit another request.
+    bodiless = route.permission is not None and route.body is None
+
+    def read(call: Call) -> Awaitable[Answer]:
+        if bodiless and call.body:
+            raise Malformed("This request has no body.", {"body": "not wanted"})
+        query = plain if plain is not None and not call.query else route.read(call.query)
+        return handler(call, query, **parts)
+
+    return read
 
 
 def _respond(answer: Answer) -> Response:

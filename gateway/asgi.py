@@ -1,7 +1,7 @@
 """The outermost layer: every HTTP request passes here, and every answer leaves here.
 
-It gives the request its id, reads the body within its limit and in time, counts, and logs what failed
-or was slow. Then a hot route answers directly, or Quart finds the handler.
+It asks the door whether the request may come in, gives it its id, reads the body within its limit and in
+time, counts, and logs what failed or was slow. Then a hot route answers directly, or Quart finds the handler.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,12 +10,16 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from common.core.errors import ExchangeError, Malformed, NotFound, PayloadTooLarge
+from common.core.errors import Busy, ExchangeError, Malformed, NotFound, PayloadTooLarge
 from common.telemetry import get_logger
 from gateway import metrics
 from gateway.calls import Answer, Call, find_header, request_id_of, response_headers
+from gateway.door import Door
 from gateway.errors import RequestTimeout, UpgradeRequired, error_answer
+from gateway.inbox import Inbox
+from gateway.pace import deadline_s
 from gateway.pipeline import Handler
+from gateway.proxies import NO_PROXIES, Proxies
 
 BODY_S = 15.0  # How long a body may take to arrive.
 SLOW_S = 1.0  # From here on a request is logged.
@@ -34,13 +38,21 @@ class Application(Protocol):
 
 
 class Gateway:
-    """The ASGI application. `hot` maps (method, path) to handlers that need no router."""
+    """The ASGI application. `hot` maps (method, path) to what places orders, and needs no router."""
 
     def __init__(
-        self, routed: Application, hot: Mapping[tuple[str, str], Handler], *, body_limit_bytes: int
+        self,
+        routed: Application,
+        hot: Mapping[tuple[str, str], Handler],
+        door: Door,
+        *,
+        body_limit_bytes: int,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
         self._routed = routed
         self._hot = dict(hot)
+        self._door = door
+        self._proxies = proxies
         self._body_limit_bytes = body_limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,24 +67,38 @@ class Gateway:
             query=scope["query_string"],
             headers=headers,
             request_id=request_id_of(find_header(headers, b"x-request-id")),
+            address=self._proxies.client_of(client[0] if (client := scope.get("client")) else "", headers),
+            client=receive if isinstance(receive, Inbox) else None,
         )
+        handler = self._hot.get((call.method, call.path))
+        refusal = self._door.refusal(places_orders=handler is not None)
+        if refusal is not None:
+            return await self._turn_away(call, refusal, receive, send)
         started = trio.current_time()
         reply = _Reply(call, send)
-        metrics.in_flight.inc()
+        self._door.enter()
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         try:
-            await self._answer(call, scope, receive, reply)
+            await self._answer(call, handler, scope, receive, reply)
         finally:
-            metrics.in_flight.dec()
+            self._door.leave()
             _account(call, reply.status, trio.current_time() - started)
         return None
 
-    async def _answer(self, call: Call, scope: Scope, receive: Receive, reply: "_Reply") -> None:
+    async def _turn_away(self, call: Call, refusal: Busy, receive: Receive, send: Send) -> None:
+        """The cheapest answer there is. It is counted, and not logged: there are too many of its kind."""
+        answer = error_answer(refusal)
+        if not _body_is_here(call, receive):
+            answer.headers += ((b"connection", b"close"),)  # What is left of the body will not be read.
+        await _Reply(call, send).answer(answer)
+
+    async def _answer(
+        self, call: Call, handler: Handler | None, scope: Scope, receive: Receive, reply: "_Reply"
+    ) -> None:
         try:
             call.body = await self._read_body(call, receive)
         except ExchangeError as error:
             return await reply.answer(error_answer(error))
-        handler = self._hot.get((call.method, call.path))
         if handler is not None:
             call.route = call.path
             return await reply.answer(await handler(call))
@@ -84,23 +110,31 @@ class Gateway:
         length = call.header(b"content-length")
         if length is None and call.header(b"transfer-encoding") is None:
             return b""
-        limit_bytes = self._body_limit_bytes
-        if length is not None and int(length) > limit_bytes:  # h11 has seen to it that it is a number.
-            raise PayloadTooLarge(f"The body may have at most {limit_bytes} bytes.")
+        if length is not None:
+            self._check_size(int(length))  # h11 has seen to it that it is a number.
+        body = receive.take_body() if isinstance(receive, Inbox) else None
+        if body is not None:  # It came with its head: nothing to wait for, and no time to watch.
+            self._check_size(len(body))
+            return body
         parts: list[bytes] = []
         size = 0
-        with trio.move_on_after(BODY_S):
+        begun_s = trio.current_time()
+        with trio.CancelScope() as scope:
             while True:
+                scope.deadline = deadline_s(begun_s, size, BODY_S)
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Malformed("The connection ended within the body.")
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
-                if size > limit_bytes:
-                    raise PayloadTooLarge(f"The body may have at most {limit_bytes} bytes.")
+                self._check_size(size)
                 if not message.get("more_body", False):
                     return b"".join(parts)
-        raise RequestTimeout(f"The body did not arrive within {BODY_S:.0f} s.")
+        raise RequestTimeout("The body did not arrive in time.")
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._body_limit_bytes:
+            raise PayloadTooLarge(f"The body may have at most {self._body_limit_bytes} bytes.")
 
 
 class _Reply:
@@ -113,7 +147,7 @@ class _Reply:
 
     async def answer(self, answer: Answer) -> None:
         self.status = answer.status
-        headers = response_headers(answer, self._call.request_id)
+        headers = [*response_headers(answer, self._call.request_id), *self._call.limit_headers]
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
@@ -122,8 +156,15 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             request_id = (b"x-request-id", self._call.request_id.encode("ascii"))
-            message["headers"] = [*message["headers"], request_id]
+            message["headers"] = [*message["headers"], request_id, *self._call.limit_headers]
         await self._send(message)
+
+
+def _body_is_here(call: Call, receive: Receive) -> bool:
+    """True when all of the body has come, or there is none."""
+    if call.header(b"content-length") is None and call.header(b"transfer-encoding") is None:
+        return True
+    return isinstance(receive, Inbox) and receive.take_body() is not None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -1,94 +1,95 @@
-"""Who is calling.
+"""Who is calling: a bearer token, or a signed request, chosen by the headers that a call carries.
 
-`Identify` is all that the rest of the gateway knows of identity: signed requests will be another one
-of these, chosen by the headers that a call carries. A revoked token works for at most the cache's
-time; an unknown one is asked about again soon, because it may just have been made.
+What order-service says of a token or of a key is kept for at most the cache's time, so a revoked one works no
+longer than that; an unknown one is asked about again soon, because it may just have been made. A signature is
+checked here, against a key that is kept: a signed request costs no call.
 """
 
 import hashlib
 import re
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import trio
-
-from common.core.errors import ExchangeError, Unauthenticated
+from common.core.errors import Unauthenticated
+from common.identity.caller import Caller
+from common.identity.kept import Kept
+from common.identity.networks import check_address
+from common.identity.signed import Credentials, SignedRequests
+from common.identity.signing import http_message
+from common.identity.window import Claim, claim_key
 from gateway.calls import Call
+from gateway.redis_pipe import RedisAway, RedisPipe
 
-UNKNOWN_CACHE_S = 0.25
-CACHE_ENTRIES = 20_000
 _BEARER = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/=-]{1,256})")
 
 
 class Identify(Protocol):
-    """Returns the user's id, which is > 0; raises Unauthenticated, Forbidden, Busy or Unavailable."""
+    """Who sent a call; raises Unauthenticated or Forbidden (or a kind of them), Busy or Unavailable."""
 
-    async def __call__(self, call: Call) -> int: ...
-
-
-class _Flight:
-    """A look-up under way; `user_id` stays None when the task that made it was cancelled."""
-
-    def __init__(self) -> None:
-        self.ended = trio.Event()
-        self.user_id: int | None = None
-        self.error: ExchangeError | None = None
-
-    def result(self) -> int:
-        if self.error is not None:
-            raise type(self.error)(self.error.message, self.error.details)
-        assert self.user_id is not None
-        return self.user_id
+    async def __call__(self, call: Call) -> Caller: ...
 
 
-class BearerIdentity:
-    """Identifies by bearer token. Answers are kept for `cache_s`; look-ups of one token share a call."""
+class Identity:
+    """Identifies by token or by signature. With both, the token counts."""
 
-    def __init__(self, look_up: Callable[[str], Awaitable[int]], cache_s: float) -> None:
-        self._look_up = look_up
-        self._cache_s = cache_s
-        # SHA-256 of the token -> (until, user id; 0: nobody). Tokens themselves are not kept.
-        self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
-        self._flights: dict[bytes, _Flight] = {}
+    def __init__(self, tokens: Kept[Caller], signed: SignedRequests) -> None:
+        self._tokens = tokens
+        self._signed = signed
 
-    async def __call__(self, call: Call) -> int:
+    async def __call__(self, call: Call) -> Caller:
+        authorization = call.header(b"authorization")
+        if authorization is None:
+            return await self._by_signature(call)
+        token = bearer_token(authorization)
+        name = hashlib.sha256(token).digest()
+        caller = self._tokens.peek(name) or await self._tokens.find(name, token.decode("ascii"))
+        if caller.networks:
+            check_address(caller.networks, call.address)
+        return caller
+
+    def knows(self, call: Call) -> bool:
+        """True when the call's token is one that this gateway has had confirmed a moment ago."""
         match = _BEARER.fullmatch(call.header(b"authorization") or b"")
-        if match is None:
-            raise Unauthenticated("Send the header Authorization: Bearer TOKEN.")
-        token = match[1]
-        key = hashlib.sha256(token).digest()
-        while True:
-            until, user_id = self._known.get(key, (0.0, 0))
-            if until > trio.current_time():
-                if user_id == 0:
-                    raise Unauthenticated()
-                return user_id
-            flight = self._flights.get(key)
-            if flight is None:
-                return await self._fly(key, token.decode("ascii"))
-            await flight.ended.wait()
-            if flight.user_id is not None or flight.error is not None:
-                return flight.result()
+        return match is not None and self._tokens.peek(hashlib.sha256(match[1]).digest()) is not None
 
-    async def _fly(self, key: bytes, token: str) -> int:
-        flight = self._flights[key] = _Flight()
-        asked = trio.current_time()  # Before the call: a revocation during it counts from here.
+    def forget(self, token: bytes) -> None:
+        """This gateway asks again about the token; the others do so within the cache's time."""
+        self._tokens.forget(hashlib.sha256(token).digest())
+
+    async def _by_signature(self, call: Call) -> Caller:
+        api_key = call.header(b"x-api-key")
+        if api_key is None:
+            raise Unauthenticated(
+                "Send the header Authorization: Bearer TOKEN, or sign the request:"
+                " X-Api-Key, X-Timestamp, X-Signature."
+            )
+        timestamp, signature = call.header(b"x-timestamp") or b"", call.header(b"x-signature") or b""
+        return await self._signed.identify(
+            Credentials(api_key.decode("latin-1"), timestamp.decode("latin-1"), signature.decode("latin-1")),
+            lambda signed: http_message(signed, call.method.encode(), _target(call), call.body),
+            call.address,
+        )
+
+
+def _target(call: Call) -> bytes:
+    """path?query as they were sent."""
+    return b"%b?%b" % (call.target, call.query) if call.query else call.target
+
+
+def bearer_token(authorization: bytes) -> bytes:
+    """The token in the header's value; raises Unauthenticated."""
+    match = _BEARER.fullmatch(authorization)
+    if match is None:
+        raise Unauthenticated("Send the header Authorization: Bearer TOKEN.")
+    return match[1]
+
+
+def claims_through(pipe: RedisPipe, prefix: str) -> Claim:
+    """The memory of signatures that gateways share; concurrent requests share its round trips."""
+
+    async def claim(signature: bytes, for_ms: int) -> bool | None:
         try:
-            flight.user_id = await self._look_up(token)
-            self._keep(key, asked + self._cache_s, flight.user_id)
-        except Unauthenticated as error:
-            flight.error = error
-            self._keep(key, asked + min(UNKNOWN_CACHE_S, self._cache_s), 0)
-        except ExchangeError as error:
-            flight.error = error
-        finally:
-            del self._flights[key]
-            flight.ended.set()
-        return flight.result()
+            return await pipe.command("SET", claim_key(prefix, signature), 1, "NX", "PX", for_ms) is not None
+        except RedisAway:
+            return None
 
-    def _keep(self, key: bytes, until: float, user_id: int) -> None:
-        self._known[key] = (until, user_id)
-        self._known.move_to_end(key)
-        while len(self._known) > CACHE_ENTRIES:
-            self._known.popitem(last=False)
+    return claim

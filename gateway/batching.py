@@ -19,6 +19,8 @@ from exchange.v1 import orders_pb2 as pb
 from gateway import metrics
 
 LANES = 1
+RATE_SHARE = 0.3  # Of the newest call in the rate of calls.
+UNKNOWN = "It is not known whether the order was placed: send it again with the same client_order_id."
 
 log = get_logger(__name__)
 
@@ -32,6 +34,7 @@ class _Entry:
     user_id: int
     orders: Sequence[pb.NewOrder]
     request_id: str
+    since_s: float = field(default_factory=trio.current_time)
     ended: trio.Event = field(default_factory=trio.Event)
     results: list[pb.SubmitResult] | None = None
     error: ExchangeError | None = None
@@ -72,7 +75,19 @@ class OrderBatcher:
         self._batch_orders = batch_orders
         self._queue_orders = queue_orders
         self._queued = 0
+        self._orders_per_s = 0.0  # Of calls when orders wait behind them: what can be carried. 0: unknown.
         self._lanes = [_Lane() for _ in range(lanes)]
+
+    def wait_s(self) -> float:
+        """How long an order that comes now will wait for its call, as far as can be told; 0 in calm.
+
+        What waits, at the rate of late; and no less than the oldest has waited, when calls hang.
+        """
+        if not self._queued:
+            return 0.0
+        oldest_s = min(lane.entries[0].since_s for lane in self._lanes if lane.entries)
+        by_rate_s = self._queued / self._orders_per_s if self._orders_per_s else 0.0
+        return max(by_rate_s, trio.current_time() - oldest_s)
 
     async def run(self) -> None:
         """Send what is submitted, for ever."""
@@ -104,6 +119,7 @@ class OrderBatcher:
         return entry.results
 
     async def _send(self, lane: _Lane) -> None:
+        begun_s = 0.0
         while True:
             await lane.filled.wait()
             entries = lane.take(self._batch_orders)
@@ -113,17 +129,30 @@ class OrderBatcher:
             metrics.queued_orders.set(self._queued)
             waiting = [entry for entry in entries if not entry.abandoned]
             if waiting:
+                begun_s = begun_s or trio.current_time()
                 await self._call(waiting)
+                now_s = trio.current_time()
+                orders_per_s = sum(len(entry.orders) for entry in waiting) / max(now_s - begun_s, 1e-6)
+                self._learn(orders_per_s, full=bool(lane.entries))
+                # What happens between two calls is part of the second one.
+                begun_s = now_s if lane.entries else 0.0
+
+    def _learn(self, orders_per_s: float, *, full: bool) -> None:
+        """From one call. When nothing waits behind it, more might have been carried, but not less."""
+        if full and self._orders_per_s:
+            self._orders_per_s += RATE_SHARE * (orders_per_s - self._orders_per_s)
+        else:
+            self._orders_per_s = max(self._orders_per_s, orders_per_s)
 
     async def _call(self, entries: list[_Entry]) -> None:
         """One call for these entries. Each hears its own results, or the error that they share."""
-        request = internal.PlaceRequest(
-            orders=[
-                internal.UserOrder(user_id=entry.user_id, order=order)
-                for entry in entries
-                for order in entry.orders
-            ]
-        )
+        request = internal.PlaceRequest()
+        add = request.orders.add
+        for entry in entries:
+            for order in entry.orders:
+                placed = add()  # A fifth of the price of a constructor for each.
+                placed.user_id = entry.user_id
+                placed.order.CopyFrom(order)
         metrics.batch_orders.observe(len(request.orders))
         try:
             response = await self._place(request, entries[0].request_id)
@@ -149,9 +178,5 @@ def _hand_out(entries: list[_Entry], results: Sequence[pb.SubmitResult]) -> None
 def _for_waiter(error: ExchangeError) -> ExchangeError:
     """Each waiter raises an exception of its own, since a traceback belongs to one task."""
     if isinstance(error, Unavailable):
-        return Unavailable(
-            f"{error.message} It is not known whether the order was placed:"
-            " send it again with the same client_order_id.",
-            error.details,
-        )
+        return Unavailable(f"{error.message} {UNKNOWN}", error.details)
     return type(error)(error.message, error.details)

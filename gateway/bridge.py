@@ -17,19 +17,44 @@ import outcome
 import trio
 
 from common.core.errors import ExchangeError, Unavailable
-from common.rpc import CHANNEL_OPTIONS, from_rpc_error
+from common.rpc import CHANNEL_OPTIONS, from_rpc_error, target, trusting
 from common.rpc_errors import ERROR_KEY
 from common.telemetry import get_logger
+from common.tls import Role, Tls
+from gateway import metrics
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 Metadata = Sequence[tuple[str, str]]
 
+REPEAT_S = 0.02  # Before the next try: an instance that goes needs a moment to be seen going.
+TRIES = 3  # Of a call that may be repeated: as many instances may be on their way out at once.
 TELL_S = 1.0
 REOPEN_S = 0.5  # A stream that ends means that its server does, or is not there yet.
 
 log = get_logger(__name__)
+
+
+RepeatOn = Callable[[grpc.RpcError], bool]
+
+
+def never(_: grpc.RpcError) -> bool:
+    return False
+
+
+def unavailable(error: grpc.RpcError) -> bool:
+    """The connection was lost, or the service says that it cannot answer (yet); not: that time was up."""
+    return isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def connection_lost(error: grpc.RpcError) -> bool:
+    """gRPC itself gave the call up, not the service."""
+    return (
+        isinstance(error, grpc.Call)
+        and unavailable(error)
+        and ERROR_KEY not in dict(error.trailing_metadata() or ())
+    )
 
 
 class _Waiter:
@@ -57,19 +82,31 @@ class Bridge:
         *,
         timeout_s: float,
         metadata: Metadata = (),
+        repeat_on: RepeatOn = never,
     ) -> R:
-        """Call and wait. Cancelling the task cancels the call; a refusal is raised as ExchangeError."""
-        waiter = _Waiter()
-        future = method.future(request, timeout=timeout_s, metadata=tuple(metadata))
-        future.add_done_callback(partial(self._ended, waiter))
+        """Call and wait. Cancelling the task cancels the call; a refusal is raised as ExchangeError.
 
-        await self._wait(waiter, future.cancel)
-        try:
-            return future.result()  # It is done: this does not block.
-        except grpc.FutureCancelledError:
-            raise Unavailable("The call was cut off; it may or may not have happened.") from None
-        except grpc.RpcError as error:
-            raise self._translate(error) from None
+        What fails as `repeat_on` says is tried again at once, by another instance where there are several.
+        """
+        give_up_s = trio.current_time() + timeout_s
+        tries = TRIES
+        while True:
+            tries -= 1
+            waiter = _Waiter()
+            left_s = give_up_s - trio.current_time()
+            future = method.future(request, timeout=left_s, metadata=tuple(metadata))
+            future.add_done_callback(partial(self._ended, waiter))
+
+            await self._wait(waiter, future.cancel)
+            try:
+                return future.result()  # It is done: this does not block.
+            except grpc.FutureCancelledError:
+                raise Unavailable("The call was cut off; it may or may not have happened.") from None
+            except grpc.RpcError as error:
+                if tries == 0 or not repeat_on(error):
+                    raise self._translate(error) from None
+                metrics.repeated_calls.inc()
+                await trio.sleep(REPEAT_S)
 
     async def keep_open(self, method: "grpc.UnaryStreamMultiCallable[T, R]", request: T) -> None:
         """Keep a stream open until cancelled, without reading it; a broken one is opened again.
@@ -126,9 +163,17 @@ class Bridge:
 
 
 @asynccontextmanager
-async def open_channel(address: str) -> AsyncIterator[grpc.Channel]:
-    """A channel that connects in the background and fails fast while there is nobody at `address`."""
-    channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+async def open_channel(
+    address: str, tls: Tls | None = None, role: Role = Role.ORDER_SERVICE
+) -> AsyncIterator[grpc.Channel]:
+    """A channel over the instances at `address` (see `target`); under TLS they must be of this role.
+
+    It connects in the background, and fails fast while nobody is there.
+    """
+    if tls is None:
+        channel = grpc.insecure_channel(target(address), options=CHANNEL_OPTIONS)
+    else:
+        channel = grpc.secure_channel(target(address), tls.channel_credentials(), options=trusting(role))
     try:
         yield channel
     finally:

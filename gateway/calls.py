@@ -3,10 +3,14 @@
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Protocol
 
 import msgspec
+
+from common.identity.caller import Caller
+from gateway.browsers import EVERY, HARMLESS, KEPT_NOWHERE
 
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _encode = msgspec.json.Encoder().encode
@@ -14,9 +18,28 @@ _encode = msgspec.json.Encoder().encode
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The Idempotency-Key under which a call is carried out."""
+
+    key: str
+    name: str  # For the work: what is named so is done once. 35 of the characters of a client_order_id.
+
+    def name_at(self, index: int) -> str:
+        """For one piece of several."""
+        return f"{self.name}.{index}"
+
+
+class Client(Protocol):
+    """The other end of the connection that a call came by."""
+
+    async def left(self) -> None:
+        """Return when it has closed its side: it sends nothing more, and may be gone."""
+
+
 @dataclass(slots=True)
 class Call:
-    """One HTTP request. `path` is decoded, `target` is as sent; header names are lower case."""
+    """One HTTP request. `path` is decoded, `target` is it as sent; header names are lower case."""
 
     method: str
     path: str
@@ -25,12 +48,22 @@ class Call:
     headers: list[tuple[bytes, bytes]]
     request_id: str
     body: bytes = b""
+    address: str = ""  # Of the client: an IP address.
     route: str = "none"  # For metrics: the rule, never the path.
     user_id: int = 0  # 0 until somebody has been identified.
+    caller: Caller | None = None  # Likewise.
+    limit_headers: tuple[tuple[bytes, bytes], ...] = ()  # For the answer, whatever it will be.
+    client: Client | None = None
+    claim: Claim | None = None  # When it has an Idempotency-Key.
+
+    _by_name: dict[bytes, bytes] | None = field(default=None, init=False, repr=False, compare=False)
 
     def header(self, name: bytes) -> bytes | None:
-        """The first header of this lower-case name."""
-        return find_header(self.headers, name)
+        """The first header of this lower-case name. Several are asked for of every call."""
+        by_name = self._by_name
+        if by_name is None:
+            by_name = self._by_name = dict(reversed(self.headers))
+        return by_name.get(name)
 
 
 @dataclass(slots=True)
@@ -41,10 +74,11 @@ class Answer:
     body: bytes
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    final: bool = True  # False: the same request again may well be answered otherwise.
 
 
 def json_answer(value: object, status: int = 200, headers: Headers = ()) -> Answer:
-    """Encode a value; ints, strings, lists, dicts and None only."""
+    """Encode a value; ints, strings, lists, dicts, structs and None only."""
     return Answer(status, _encode(value), headers=tuple(headers))
 
 
@@ -62,13 +96,14 @@ def request_id_of(sent: bytes | None) -> str:
     return os.urandom(8).hex()
 
 
-def raw_response(answer: Answer, request_id: str) -> bytes:
-    """The answer as HTTP/1.1 bytes that end the connection: for what never reaches the application."""
+def raw_response(answer: Answer, request_id: str, *, close: bool = True) -> bytes:
+    """The answer as HTTP/1.1 bytes: for what never reaches the application."""
     lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}".encode("ascii")]
-    lines += [
-        name + b": " + value for name, value in response_headers(answer, request_id) if name != b"connection"
-    ]
-    lines += [b"connection: close", b"", answer.body]
+    headers = [*response_headers(answer, request_id), *EVERY, KEPT_NOWHERE, HARMLESS]
+    lines += [name + b": " + value for name, value in headers if name != b"connection"]
+    if close:
+        lines.append(b"connection: close")
+    lines += [b"", answer.body]
     return b"\r\n".join(lines)
 
 

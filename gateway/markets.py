@@ -11,6 +11,7 @@ import trio
 from common.core.errors import ExchangeError, Unavailable, UnknownSymbol
 from common.core.messages import Asset, Market
 from common.telemetry import get_logger
+from gateway.forms import Form, FormKey
 
 REFRESH_S = 2.0
 
@@ -24,6 +25,7 @@ class MarketTable:
     by_symbol: dict[str, Market] = field(default_factory=dict)
     by_id: dict[int, Market] = field(default_factory=dict)
     assets: dict[int, Asset] = field(default_factory=dict)
+    _forms: dict[FormKey, Form] = field(default_factory=dict)  # Made as orders ask for them.
 
     @classmethod
     def of(cls, markets: Iterable[Market]) -> "MarketTable":
@@ -41,6 +43,13 @@ class MarketTable:
         if market is None:
             raise UnknownSymbol("There is no such market.", {"symbol": symbol[:40]})
         return market
+
+    def form(self, key: FormKey) -> Form:
+        """The form of orders of this kind; raises UnknownSymbol. There are few kinds of few markets."""
+        form = self._forms.get(key)
+        if form is None:
+            form = self._forms[key] = Form(self.market(key[0]), key)
+        return form
 
     def of_id(self, market_id: int) -> Market:
         """The market that an order or a fill is in; raises Unavailable when it is newer than the table."""

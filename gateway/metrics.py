@@ -20,10 +20,26 @@ batch_orders = Histogram(
     "exchange_gateway_batch_orders", "Orders in one call to order-service",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000),
 )  # fmt: skip
+repeated_calls = Counter(
+    "exchange_gateway_repeated_calls_total", "Calls tried again because an instance could not answer"
+)
+idempotent = Counter(
+    "exchange_gateway_idempotent_requests_total", "Requests with an Idempotency-Key", ["outcome"]
+)
+settle_waiters = Gauge("exchange_gateway_settle_waiters", "Requests that will wait for a settlement")
 queued_orders = Gauge("exchange_gateway_queued_orders", "Orders waiting for a call to order-service")
 connections = Gauge("exchange_gateway_connections", "Open connections, WebSockets included")
 silent_connections = Gauge("exchange_gateway_silent_connections", "Connections whose headers are awaited")
 splices = Gauge("exchange_gateway_splices", "WebSockets spliced to market-data")
+turned_away = Counter(
+    "exchange_gateway_turned_away_total",
+    "Requests answered 503 before they came in",
+    ["by"],
+)
+rate_limited = Counter("exchange_gateway_rate_limited_total", "Requests answered 429", ["rule"])
+limits_local = Counter("exchange_limits_local_total", "Limits decided without Redis")
+limits_degraded = Gauge("exchange_limits_degraded", "1 while each gateway limits by itself, without Redis")
+redis_turns = Counter("exchange_gateway_redis_turns_total", "Times Redis came or went", ["to"])
 shed = Counter("exchange_gateway_shed_total", "Connections closed to make room or for being slow", ["why"])
 
 

@@ -8,6 +8,7 @@ its TCP state. Anything else that wakes us for nothing (memory pressure may) cos
 
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -55,8 +56,8 @@ class Head:
         return match[1] if match else None
 
 
-async def peek_head(sock: trio.socket.SocketType) -> Head:
-    """Wait for the end of the headers; the caller sets the deadline.
+async def peek_head(sock: trio.socket.SocketType, progress: Callable[[int], None] = lambda _: None) -> Head:
+    """Wait for the end of the headers; the caller sets the deadline, and hears how many bytes there are.
 
     Raises HalfRequest, EndlessHead, or OSError when the connection breaks.
     """
@@ -78,6 +79,7 @@ async def peek_head(sock: trio.socket.SocketType) -> Head:
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, _MOST_PAUSE_S)
         seen = data
+        progress(len(seen))
         _wake_at(sock, len(data) + 1)
 
 

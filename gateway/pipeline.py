@@ -3,14 +3,14 @@
     arrivals -> identity -> stages -> handler          and errors become answers around all of it
 
 A stage takes a call and the rest of the way, and returns an answer: its own, or the one that comes
-back. `arrivals` see every call before anybody is known (a limit for each address belongs there);
-`stages` see private calls with `call.user_id` (limits for each user, Idempotency-Key). Neither exists
-yet: both sequences are empty, and adding one is a line in `app.build`.
+back. `arrivals` see every call before anybody is known (limits for each address); `stages` see private
+calls with `call.user_id` (limits for each user, then Idempotency-Key). Adding one is a line in `app.build`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 
 from common.core.errors import ExchangeError
+from common.identity import permissions
 from common.telemetry import get_logger
 from gateway.auth import Identify
 from gateway.calls import Answer, Call
@@ -35,11 +35,22 @@ class Pipeline:
     def public(self, handler: Handler) -> Handler:
         return _answering(_through(self._arrivals, handler))
 
-    def private(self, handler: Handler) -> Handler:
-        inner = _through(self._stages, handler)
+    def private(self, handler: Handler, needs: int = 0) -> Handler:
+        """`needs`: bits of `common.identity.permissions` that the caller must have."""
+
+        def allowed(call: Call) -> Awaitable[Answer]:
+            assert call.caller is not None
+            if needs & ~call.caller.permissions:
+                permissions.check(call.caller.permissions, needs)
+            return handler(call)
+
+        inner = _through(
+            self._stages, allowed
+        )  # So what is not allowed counts against its user's limits too.
 
         async def identified(call: Call) -> Answer:
-            call.user_id = await self._identify(call)
+            call.caller = caller = await self._identify(call)
+            call.user_id = caller.user_id
             return await inner(call)
 
         return _answering(_through(self._arrivals, identified))
@@ -52,8 +63,8 @@ def _through(stages: Sequence[Stage], handler: Handler) -> Handler:
 
 
 def _before(stage: Stage, handler: Handler) -> Handler:
-    async def staged(call: Call) -> Answer:
-        return await stage(call, handler)
+    def staged(call: Call) -> Awaitable[Answer]:
+        return stage(call, handler)  # Awaited by who called: no coroutine more.
 
     return staged
 

@@ -7,32 +7,44 @@
 Only the first request of a connection is looked at. An upgrade that comes later, on a connection which
 has served HTTP, is answered 426 by the application: browsers and libraries open a new one anyway.
 
+A drain stops accepting, and leaves to other gateways on the same socket what waits there. Who sends a request
+within GRACE_S is answered with `connection: close`; then what is idle is closed.
+
 A silent connection costs a socket and a sleeping task, and has `header_timeout_s`. When there is no room for
-a newcomer, the one that has been silent longest makes it; when none is silent, the newcomer hears 503.
+a newcomer, the one that has been silent longest makes it; when none is silent, the newcomer hears 503. Who
+holds as many as one address may hold hears 429.
 """
 
 import errno
 import resource
 import socket
-from collections import OrderedDict
+import ssl
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 
 import trio
-from hypercorn.trio.worker_context import WorkerContext
 
-from common.config import BadSetting, Settings
+from common.config import BadSetting, Settings, is_loopback
 from common.core.errors import ExchangeError, Malformed, NotFound, Unavailable
+from common.proxy_line import proxy_line
 from common.telemetry import get_logger
 from gateway import metrics
 from gateway.asgi import WS_PATH, Application
+from gateway.browsers import protection
 from gateway.calls import raw_response, request_id_of
 from gateway.connection import Connection, http_config
-from gateway.errors import HeadersTooLarge, RequestTimeout, error_answer
+from gateway.door import Door
+from gateway.errors import HeadersTooLarge, RequestTimeout, TooManyConnections, error_answer
+from gateway.limits import subject_of
+from gateway.pace import deadline_s
 from gateway.peek import HEAD_LIMIT_BYTES, EndlessHead, HalfRequest, Head, peek_head
+from gateway.proxies import Proxies
 from gateway.splice import dial, splice
 
 BACKLOG = 4096
 RESERVED_FILES = 128  # For gRPC, logs and the interpreter.
 FAREWELL_S = 1.0
+GRACE_S = 1.0  # Of a drain: closing at once would cross with requests on their way.
 _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = get_logger(__name__)
@@ -46,17 +58,35 @@ def raise_file_limit() -> int:
 
 
 def open_listener(settings: Settings) -> trio.socket.SocketType:
-    """The supervisor's socket, or our own; raises BadSetting when that cannot be."""
+    """The supervisor's socket, or our own; raises BadSetting when that cannot or must not be."""
+    if settings.listen_fd < 0:
+        return _listen(settings.host, settings.port, "EXCHANGE_PORT")
     try:
-        if settings.listen_fd >= 0:
-            sock = socket.socket(fileno=settings.listen_fd)
-            sock.listen(BACKLOG)
-        else:
-            family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-            sock = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        sock = socket.socket(fileno=settings.listen_fd)
+        sock.listen(BACKLOG)
     except OSError as error:
-        name = "EXCHANGE_LISTEN_FD" if settings.listen_fd >= 0 else "EXCHANGE_PORT"
-        raise BadSetting(f"{name}: cannot listen: {error.strerror}") from None
+        raise BadSetting(f"EXCHANGE_LISTEN_FD: cannot listen: {error.strerror}") from None
+    host = sock.getsockname()[0]
+    if settings.local_mode and not is_loopback(host):
+        raise BadSetting(f"EXCHANGE_LISTEN_FD is a socket on {host}, and EXCHANGE_LOCAL_MODE is for loopback")
+    sock.setblocking(False)
+    return trio.socket.from_stdlib_socket(sock)
+
+
+def open_own_listener(settings: Settings) -> trio.socket.SocketType:
+    """This instance's own port, for its health and metrics: the public one may be several gateways'.
+
+    Raises BadSetting when that cannot be.
+    """
+    return _listen(settings.host, settings.health_port, "EXCHANGE_HEALTH_PORT")
+
+
+def _listen(host: str, port: int, setting: str) -> trio.socket.SocketType:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise BadSetting(f"{setting}: cannot listen: {error.strerror}") from None
     sock.setblocking(False)
     return trio.socket.from_stdlib_socket(sock)
 
@@ -64,13 +94,29 @@ def open_listener(settings: Settings) -> trio.socket.SocketType:
 class Front:
     """Serves the connections of one listening socket inside the nursery that `accept` is given."""
 
-    def __init__(self, app: Application, settings: Settings, file_limit: int) -> None:
+    def __init__(
+        self,
+        app: Application,
+        door: Door,
+        proxies: Proxies,
+        settings: Settings,
+        file_limit: int,
+        upstream: ssl.SSLContext | None = None,
+    ) -> None:
+        """`upstream`: how market-data is spoken to where that is over TLS."""
         self._app = app
+        self._door = door
         self._ws_address = settings.market_data_ws_address
+        self._upstream = upstream
         self._header_timeout_s = settings.header_timeout_s
         self._most_files = max(1, min(settings.max_connections, file_limit - RESERVED_FILES))
+        self._proxies = proxies
+        self._most_of_one = settings.max_connections_per_ip
+        self._by_subject: Counter[bytes] = Counter()  # Connections of an address; see limits.subject_of.
         self._config = http_config()
-        self._context = WorkerContext(None)
+        self._protect = protection(behind_tls=settings.behind_tls)
+        self._draining = trio.Event()
+        self._empty = trio.Event()  # Set when a drain has nobody left.
         self._files = 0  # Sockets of ours that are open: one a connection, two a splice.
         self._silent: OrderedDict[int, trio.CancelScope] = OrderedDict()  # Longest silent first.
         self._http: set[Connection] = set()
@@ -81,7 +127,7 @@ class Front:
         with listener:
             while True:
                 try:
-                    sock, _ = await listener.accept()
+                    sock, address = await listener.accept()
                 except OSError as error:
                     if error.errno in _FULL:
                         self._shed_silent()
@@ -89,15 +135,23 @@ class Front:
                     elif error.errno == errno.EBADF or error.errno == errno.EINVAL:
                         raise
                     continue  # The client left before it was accepted.
-                connections.start_soon(self._serve, sock)
+                connections.start_soon(self._serve, sock, address[0])
 
     async def stop(self) -> None:
-        """After accepting has ended: end what is silent, idle or spliced. Requests under way go on."""
-        await self._context.terminated.set()
-        for scope in [*self._silent.values(), *self._splicing]:
+        """After accepting has ended: end what is spliced, and soon what is silent or idle.
+
+        Requests under way go on.
+        """
+        self._draining.set()
+        for scope in list(self._splicing):
+            scope.cancel()
+        with trio.move_on_after(GRACE_S):
+            if self._files:
+                await self._empty.wait()
+        for scope in list(self._silent.values()):
             scope.cancel()
         for connection in list(self._http):
-            connection.stop_when_idle()
+            await connection.stop_when_idle()
 
     def _shed_silent(self) -> bool:
         if not self._silent:
@@ -107,9 +161,11 @@ class Front:
         metrics.shed.labels("silent").inc()
         return True
 
-    async def _serve(self, sock: trio.socket.SocketType) -> None:
+    async def _serve(self, sock: trio.socket.SocketType, address: str) -> None:
         """One connection from its first byte to its end; nothing it does may hurt others."""
+        subject = b"" if self._proxies.trusts(address) else subject_of(address)
         self._files += 1
+        self._by_subject[subject] += 1
         metrics.connections.inc()
         try:
             stream = trio.SocketStream(sock)
@@ -117,6 +173,9 @@ class Front:
                 if self._files > self._most_files and not self._shed_silent():
                     metrics.shed.labels("full").inc()
                     await _refuse(stream, Unavailable("Too many connections."), None)
+                elif subject and self._by_subject[subject] > self._most_of_one:
+                    metrics.shed.labels("too many of one address").inc()
+                    await _refuse(stream, TooManyConnections(), None)
                 else:
                     await self._route(stream)
         except OSError:
@@ -125,7 +184,12 @@ class Front:
             log.exception("connection failed")
         finally:
             self._files -= 1
+            self._by_subject[subject] -= 1
+            if not self._by_subject[subject]:
+                del self._by_subject[subject]
             metrics.connections.dec()
+            if not self._files and self._draining.is_set():
+                self._empty.set()
 
     async def _route(self, stream: trio.SocketStream) -> None:
         try:
@@ -154,17 +218,24 @@ class Front:
             self._silent[key] = scope
             metrics.silent_connections.inc()
             try:
-                return await peek_head(stream.socket)
+                return await peek_head(stream.socket, in_time(scope, self._header_timeout_s))
             finally:
                 metrics.silent_connections.dec()
                 shed = self._silent.pop(key, None) is None
-        if not shed and not self._context.terminated.is_set():
+        if not shed and not self._draining.is_set():
             metrics.shed.labels("headers late").inc()
             await _refuse(stream, RequestTimeout("The headers did not arrive in time."), None)
         return None
 
     async def _serve_http(self, stream: trio.SocketStream) -> None:
-        connection = Connection(self._app, self._config, self._context, self._header_timeout_s)
+        connection = Connection(
+            self._app,
+            self._door,
+            self._config,
+            self._draining.is_set,
+            self._header_timeout_s,
+            self._protect,
+        )
         self._http.add(connection)
         try:
             await connection.run(stream)
@@ -173,7 +244,7 @@ class Front:
 
     async def _serve_websocket(self, stream: trio.SocketStream, head: Head) -> None:
         try:
-            upstream = await dial(self._ws_address)
+            upstream = await dial(self._ws_address, self._upstream)
         except OSError as error:
             log.warning("no WebSocket upstream", error=str(error))
             await _refuse(stream, Unavailable("market-data does not answer; try again."), head)
@@ -184,11 +255,29 @@ class Front:
             async with upstream:
                 with trio.CancelScope() as scope:
                     self._splicing.add(scope)
-                    await splice(stream, upstream)
+                    await splice(stream, upstream, _told_address(stream))
         finally:
             self._splicing.discard(scope)
             self._files -= 1
             metrics.splices.dec()
+
+
+def in_time(scope: trio.CancelScope, most_s: float) -> Callable[[int], None]:
+    """Told how many bytes of the headers there are, moves the deadline of `scope`. Silence before is free."""
+    begun_s, until_s = 0.0, scope.deadline
+
+    def progress(seen_bytes: int) -> None:
+        nonlocal begun_s
+        begun_s = begun_s or trio.current_time()
+        scope.deadline = min(until_s, deadline_s(begun_s, seen_bytes, most_s))
+
+    return progress
+
+
+def _told_address(stream: trio.SocketStream) -> bytes:
+    """What market-data is told of a client before the client's own bytes; raises OSError when that left."""
+    client, ours = stream.socket.getpeername(), stream.socket.getsockname()
+    return proxy_line((client[0], client[1]), (ours[0], ours[1]))
 
 
 async def _refuse(stream: trio.SocketStream, error: ExchangeError, head: Head | None) -> None:

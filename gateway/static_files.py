@@ -1,4 +1,4 @@
-"""The page and its parts, read once at the start and served from memory.
+"""The pages and their parts, read once at the start and served from memory.
 
 The charting library comes out of the installed `lightweight_charts` wheel. Only its JavaScript is
 wanted: the package is not imported, since its Python half needs libraries that are not installed.
@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 from common.core.errors import NotFound
 from gateway.calls import Answer, Call
+from gateway.declaration import NotJson, Route
+from gateway.query import Query, Text
 
 _TYPES = {
     ".html": b"text/html; charset=utf-8",
@@ -27,13 +30,15 @@ _PAGE_HEADERS = (
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
         b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
-    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
 )
 _EVERY_FILE = (
     (b"cache-control", b"no-cache"),  # With the ETag: one small 304 when nothing has changed.
-    (b"x-content-type-options", b"nosniff"),
     (b"vary", b"accept-encoding"),
 )
+
+
+NAME = Text("name", "A file of the page", required=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,9 @@ class _File:
 
 
 class StaticFiles:
-    """Answers for `/` (index.html) and `/static/NAME`."""
+    """Answers for `/`, `/docs` and `/static/NAME`."""
+
+    section: ClassVar = "Page"
 
     def __init__(self) -> None:
         self._files = {
@@ -55,13 +62,30 @@ class StaticFiles:
         }
         self._files["vendor/lightweight-charts.js"] = _load("lightweight-charts.js", _charting_library())
 
-    async def page(self, call: Call) -> Answer:
-        answer = self._answer("index.html", call)
+    @Route("GET", "/", "The page", {200: NotJson("text/html")}, any_query=True, documented=False)
+    async def page(self, call: Call, _: Query) -> Answer:
+        return self._page("index.html", call)
+
+    @Route("GET", "/docs", "The API", {200: NotJson("text/html")}, any_query=True, documented=False)
+    async def docs(self, call: Call, _: Query) -> Answer:
+        return self._page("docs.html", call)
+
+    @Route(
+        "GET",
+        "/static/<path:name>",
+        "Its parts",
+        {200: NotJson("*/*")},
+        parts=(NAME,),
+        any_query=True,
+        documented=False,
+    )
+    async def file(self, call: Call, _: Query, name: str) -> Answer:
+        return self._answer(name, call)
+
+    def _page(self, name: str, call: Call) -> Answer:
+        answer = self._answer(name, call)
         answer.headers += _PAGE_HEADERS
         return answer
-
-    async def file(self, call: Call, name: str) -> Answer:
-        return self._answer(name, call)
 
     def _answer(self, name: str, call: Call) -> Answer:
         found = self._files.get(name)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
+from common import core
 from daemons.local.servers import Servers
 from tests.harness.exchange import Exchange, running_exchange
 from tests.harness.servers import fresh_database, servers_in_a_thread
@@ -26,14 +28,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # Where rich is installed, structlog draws each traceback with it: a second of work for every crash that
+    # a simulation tries.
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if config.option.seed is None:
         config.option.seed = random.randrange(1 << 32)
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(config.option.seed)
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"seed: {config.option.seed} (the same again: pytest --seed {config.option.seed})"
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [
+        f"seed: {config.option.seed} (the same again: pytest --seed {config.option.seed})",
+        f"core: {'compiled' if core.COMPILED else 'pure (python -X pure_core, or not compiled)'}",
+    ]
 
 
 @pytest.fixture(scope="session")

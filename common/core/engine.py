@@ -14,32 +14,32 @@ Place      Self-trade prevention, time in force and the ends of an order: common
 Cancel     Ends a resting order of that user. Of an unknown, ended or foreign order: changes nothing.
 CancelAll  The same for each of the user's resting orders.
 SetMarket  Creates a market, or changes the fees and status of one; its units never change.
-Noop       Changes nothing but the sequence. The skipped Place never came here, so the engine does not
-           know what it held; whoever writes the Noop (the operator's path of TX2) releases that hold
-           and ends the order with OPERATOR_SKIP.
+Noop       Changes nothing but the sequence.
+Skipped    An operator had this command passed over: a Place ends at once, CANCELED, OPERATOR_SKIP, with
+           everything released; any other changes nothing.
 
 Public views of the books are not part of the settlement. A book update's `previous` is the sequence
 of the batch that last changed that book; after a restore, the watermark's. Both kinds of leader
 publish `books()` first, whose sequences are those, so updates always chain to what was published.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from common.core.book import Book, Order
+from common.core.book import Book
+from common.core.levels import Order
 from common.core.match import Stop, fillable, take
 from common.core.messages import (
     GENESIS_CHAIN,
     Applied,
     Batch,
+    BookDigest,
     BookUpdate,
     Cancel,
     CancelAll,
-    LiveOrder,
     Market,
-    MarketState,
     MarketStatus,
     Noop,
-    OrderState,
     OrderStatus,
     OrderType,
     Place,
@@ -47,13 +47,24 @@ from common.core.messages import (
     SetMarket,
     Settlement,
     Side,
+    Skipped,
     Snapshot,
     TimeInForce,
     Trade,
 )
+from common.core.outward import book_digest, full_book, live_order, market_now, market_state, order_states
+from common.core.restoring import in_order, restored_book, restored_order
+from common.core.sequencing import is_due
 from common.core.units import MAX_INT64
 
 ENGINE_VERSION = 1
+
+# Digests of all books come at least so many commands apart (`sequencing.is_due`).
+DIGEST_EVERY = 1_024
+
+Pause = Callable[[], None]
+PAUSE_ORDERS: Final = 4_096  # Restored between two pauses,
+PAUSE_COMMANDS: Final = 16  # and applied.
 
 # Reading an enumeration's member through its class costs more than a dict look-up; these are hot.
 _BUY: Final = Side.BUY
@@ -68,6 +79,7 @@ _EXPIRED: Final = OrderStatus.EXPIRED
 _NONE: Final = Reason.NONE
 _USER_REQUEST: Final = Reason.USER_REQUEST
 _STOP_FILLED: Final = Stop.FILLED
+_STOP_BOOK: Final = Stop.BOOK
 _STOP_SELF_TRADE: Final = Stop.SELF_TRADE
 _STOP_HOLD: Final = Stop.HOLD
 
@@ -82,6 +94,7 @@ class Engine:
         "_books",
         "_dirty",
         "_orders",
+        "_placed",
         "_set",
         "_touched",
         "_trades",
@@ -97,55 +110,45 @@ class Engine:
         self.chain = GENESIS_CHAIN
         self.time_us = 0
         self._books: dict[int, Book] = {}
-        self._orders: dict[int, Order] = {}  # Those that rest, by order id.
-        # Of the batch under way: orders by id, books whose levels may have changed, books that traded
-        # or were set, and the trades.
-        self._touched: dict[int, Order] = {}
-        self._dirty: dict[int, Book] = {}
+        self._orders: dict[Any, Order] = {}  # Those that rest or are of this batch, by order id.
+        # Of the batch under way: its orders (placed in it, or touched) and the books whose levels may have
+        # changed, each once (their `in_batch` tells), books that traded or were set, and the trades.
+        self._placed: list[Order] = []
+        self._touched: list[Order] = []
+        self._dirty: list[Book] = []
         self._set: dict[int, Book] = {}
         self._trades: list[Trade] = []
 
     # ---- state in and out -----------------------------------------------------------------------
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Become the state of a snapshot. Orders may come in any sequence; best by (side, price).
+    def restore(self, snapshot: Snapshot, pause: Pause | None = None) -> None:
+        """Become the state of a snapshot. Orders may come in any sequence; best as `snapshot` gives them.
 
         A market without a state is one that the engine had not seen at the watermark; it has no
-        orders, and its SetMarket is still to come.
+        orders, and its SetMarket is still to come. `pause` is called now and then, and changes nothing here:
+        compiled code keeps the interpreter to itself until it calls somebody.
         """
         assert snapshot.partition == self.partition
         assert snapshot.engine_version <= ENGINE_VERSION, "a newer engine made this state"
         self.sequence, self.chain, self.time_us = snapshot.sequence, snapshot.chain, snapshot.time_us
         markets = {market.market_id: market for market in snapshot.markets}
-        self._books = {}
-        for state in snapshot.states:
-            book = self._books[state.market_id] = Book(markets[state.market_id])
-            book.status = state.status
-            book.maker_fee_bps, book.taker_fee_bps = state.maker_fee_bps, state.taker_fee_bps
-            book.next_trade_id, book.last_price_ticks = state.next_trade_id, state.last_price_ticks
-            book.sequence, book.fresh = snapshot.sequence, False
+        self._books = {
+            state.market_id: restored_book(markets[state.market_id], state, snapshot.sequence)
+            for state in snapshot.states
+        }
         self._orders = {}
-        for live in sorted(snapshot.orders, key=_priority):
-            order = Order(
-                live.order_id,
-                live.user_id,
-                live.market_id,
-                live.client_order_id,
-                live.side,
-                live.price_ticks,
-                live.qty_lots - live.filled_lots,
-                live.held_atoms,
-                live.sequence,
-            )
-            order.filled_lots, order.filled_quote_atoms = live.filled_lots, live.filled_quote_atoms
-            order.fee_atoms = live.fee_atoms
-            self._books[live.market_id].rest(order)
-            assert order.released_atoms == 0, "a live order holds exactly what it needs"
-            self._orders[live.order_id] = order
+        for number, live in enumerate(in_order(snapshot.orders)):
+            if pause is not None and number % PAUSE_ORDERS == 0:
+                pause()
+            order = restored_order(live)
+            book = self._books[live.market_id]
+            assert book.surplus_atoms(order) == 0, "a live order holds exactly what it needs"
+            book.rest(order, 0)
+            self._orders[order.key] = order
         assert len(self._orders) == len(snapshot.orders), "every order stands once"
         for book in self._books.values():
-            book.bids.changed.clear()
-            book.asks.changed.clear()
+            book.bids.forget_changes()
+            book.asks.forget_changes()
 
     def snapshot(self) -> Snapshot:
         """The whole state, between two batches; orders by (market, side, price, sequence)."""
@@ -156,9 +159,14 @@ class Engine:
             self.chain,
             self.time_us,
             ENGINE_VERSION,
-            [_market_now(book) for book in books],
-            [_market_state(book) for book in books],
-            [_live(order) for book in books for side in (book.bids, book.asks) for order in side.orders()],
+            [market_now(book) for book in books],
+            [market_state(book) for book in books],
+            [
+                live_order(order)
+                for book in books
+                for side in (book.bids, book.asks)
+                for order in side.orders()
+            ],
         )
 
     @property
@@ -168,18 +176,23 @@ class Engine:
 
     def books(self) -> list[BookUpdate]:
         """Every market's full book, by market id; changes nothing."""
-        return [_full(book, self.time_us) for _, book in sorted(self._books.items())]
+        return [full_book(book, self.time_us) for _, book in sorted(self._books.items())]
 
     # ---- a batch --------------------------------------------------------------------------------
 
-    def apply(self, batch: Batch) -> Applied:
-        """Apply the batch that follows; common.core.sequencing tells whether it does."""
+    def apply(self, batch: Batch, pause: Pause | None = None) -> Applied:
+        """Apply the batch that follows; common.core.sequencing tells whether it does.
+
+        `pause` as for `restore`: between two commands, of which each is as long as the makers it meets.
+        """
         assert batch.partition == self.partition
         assert batch.first_sequence == self.sequence + 1
         assert batch.previous_chain == self.chain
         sequence = self.sequence
         for command in batch.commands:
             sequence += 1
+            if pause is not None and sequence % PAUSE_COMMANDS == 0:
+                pause()
             if isinstance(command, Place):
                 self._place(command, sequence)
             elif isinstance(command, Cancel):
@@ -190,18 +203,24 @@ class Engine:
                 self._cancel_all(command, sequence)
             elif isinstance(command, SetMarket):
                 self._set_market(command.market)
+            elif isinstance(command, Skipped):
+                self._skip(command, sequence)
             else:
                 assert isinstance(command, Noop)
         self.sequence, self.chain, self.time_us = sequence, batch.chain, batch.time_us
         return Applied(self._settlement(batch), self._book_updates())
 
     def _settlement(self, batch: Batch) -> Settlement:
-        states: list[OrderState] = []
-        for _, order in sorted(self._touched.items()):
-            states.append(_order_state(order))
+        orders = self._orders
+        placed = self._placed
+        placed += self._touched  # Those placed come by id, or nearly so: that is sorted in half of the time.
+        placed.sort(key=_by_id)
+        states = order_states(placed)
+        for order in placed:
             order.released_atoms = 0
+            order.in_batch = False
             if order.level is None:
-                self._orders.pop(order.order_id, None)
+                del orders[order.key]
         settlement = Settlement(
             batch.partition,
             batch.first_sequence,
@@ -212,20 +231,28 @@ class Engine:
             ENGINE_VERSION,
             self._trades,
             states,
-            [_market_state(book) for _, book in sorted(self._set.items())],
+            [market_state(book) for _, book in sorted(self._set.items())],
+            self._digests(batch),
         )
+        placed.clear()
         self._touched.clear()
         self._set.clear()
         self._trades = []
         return settlement
 
+    def _digests(self, batch: Batch) -> list[BookDigest]:
+        if not is_due(batch.first_sequence, self.sequence, DIGEST_EVERY, len(self._orders)):
+            return []
+        return [BookDigest(market_id, book_digest(book)) for market_id, book in sorted(self._books.items())]
+
     def _book_updates(self) -> list[BookUpdate]:
         updates: list[BookUpdate] = []
-        for _, book in sorted(self._dirty.items()):
+        for book in sorted(self._dirty, key=_market_id):
+            book.in_batch = False
             previous, bids, asks = book.sequence, book.bids.take_changes(), book.asks.take_changes()
             if book.fresh:
                 book.sequence, book.fresh = self.sequence, False
-                updates.append(_full(book, self.time_us))
+                updates.append(full_book(book, self.time_us))
             elif bids or asks:
                 book.sequence = self.sequence
                 last_trade_id = book.next_trade_id - 1
@@ -246,7 +273,7 @@ class Engine:
 
     # ---- the commands ---------------------------------------------------------------------------
 
-    def _place(self, command: Place, sequence: int) -> None:
+    def _enter(self, command: Place, sequence: int) -> Order:
         order = Order(
             command.order_id,
             command.user_id,
@@ -258,35 +285,52 @@ class Engine:
             command.hold_atoms,
             sequence,
         )
-        assert order.order_id not in self._orders, "an order is placed once"
-        self._touched[order.order_id] = order
+        known = self._orders.setdefault(order.key, order)
+        assert known is order, "an order is placed once"
+        order.in_batch = True
+        self._placed.append(order)
+        return order
+
+    def _skip(self, skipped: Skipped, sequence: int) -> None:
+        if isinstance(skipped.command, Place):
+            self._enter(skipped.command, sequence).end(_CANCELED, Reason.OPERATOR_SKIP)
+
+    def _place(self, command: Place, sequence: int) -> None:
+        order = self._enter(command, sequence)
         book = self._books.get(command.market_id)
         if book is None or book.status is not _ACTIVE:
             return order.end(_REJECTED, Reason.MARKET_HALTED)
         buying, limited = order.side is _BUY, command.type is _LIMIT
         by_quote = False
-        limit_key = MAX_INT64
         if limited:
             limit_key = order.price_ticks if buying else -order.price_ticks
-        elif buying and order.left_lots == 0:
-            by_quote = True
-            order.left_lots = MAX_INT64  # As many as the money buys.
-            if order.held_atoms > command.quote_atoms:
-                order.released_atoms = order.held_atoms - command.quote_atoms
-                order.held_atoms = command.quote_atoms
-        if (limited or not buying) and order.held_atoms < book.needed_atoms(order):
+        else:
+            limit_key = MAX_INT64
+            if buying and order.left_lots == 0:
+                by_quote = True
+                order.left_lots = MAX_INT64  # As many as the money buys.
+                if order.held_atoms > command.quote_atoms:
+                    order.released_atoms = order.held_atoms - command.quote_atoms
+                    order.held_atoms = command.quote_atoms
+        surplus_atoms = book.surplus_atoms(order) if limited or not buying else 0
+        if surplus_atoms < 0:
             return order.end(_REJECTED, Reason.HOLD_EXHAUSTED)
-        if command.post_only:
-            best = (book.asks if buying else book.bids).best()
-            if best is not None and best.key <= limit_key:
-                return order.end(_REJECTED, Reason.POST_ONLY_WOULD_CROSS)
+        best = (book.asks if buying else book.bids).best()
+        crosses = best is not None and best.key <= limit_key
+        if crosses and command.post_only:
+            return order.end(_REJECTED, Reason.POST_ONLY_WOULD_CROSS)
         if command.time_in_force is _FOK and not fillable(book, order, limit_key, command.stp, by_quote):
             return order.end(_EXPIRED, Reason.FOK_NOT_FILLABLE)
-        self._dirty[book.market_id] = book
-        before = len(self._trades)
-        stop = take(book, order, limit_key, command.stp, self._trades, self._touched)
-        if len(self._trades) != before:
-            self._set[book.market_id] = book
+        if not book.in_batch:
+            self._changes(book)
+        if not crosses and limited and command.time_in_force is _GTC and order.left_lots != 0:
+            return book.rest(order, surplus_atoms)  # As most do.
+        stop = _STOP_BOOK
+        if crosses or order.left_lots == 0:
+            before = len(self._trades)
+            stop = take(book, order, limit_key, command.stp, self._trades, self._touched)
+            if len(self._trades) != before:
+                self._set[book.market_id] = book
         return self._conclude(command, book, order, stop, by_quote)
 
     def _conclude(self, command: Place, book: Book, order: Order, stop: Stop, by_quote: bool) -> None:
@@ -299,8 +343,7 @@ class Engine:
         elif stop is _STOP_HOLD:
             order.end(_CANCELED, Reason.HOLD_EXHAUSTED)
         elif command.type is _LIMIT and command.time_in_force is _GTC:
-            book.rest(order)
-            self._orders[order.order_id] = order
+            book.rest(order, book.surplus_atoms(order))
         else:
             order.end(_EXPIRED, Reason.UNFILLED_REMAINDER)
 
@@ -310,9 +353,13 @@ class Engine:
         book = self._books[order.market_id]
         book.remove(order)
         order.end(_CANCELED, _USER_REQUEST)
-        order.touched = sequence
-        self._touched[order.order_id] = order
-        self._dirty[book.market_id] = book
+        order.touch(sequence, self._touched)
+        if not book.in_batch:
+            self._changes(book)
+
+    def _changes(self, book: Book) -> None:
+        book.in_batch = True
+        self._dirty.append(book)
 
     def _cancel_all(self, command: CancelAll, sequence: int) -> None:
         if command.market_id == 0:
@@ -328,87 +375,15 @@ class Engine:
         book = self._books.get(market.market_id)
         if book is None:
             book = self._books[market.market_id] = Book(market)
-            self._dirty[market.market_id] = book
+            self._changes(book)
         book.status = market.status
         book.maker_fee_bps, book.taker_fee_bps = market.maker_fee_bps, market.taker_fee_bps
         self._set[market.market_id] = book
 
 
-def _priority(live: LiveOrder) -> int:
-    return live.sequence
+def _by_id(order: Order) -> Any:
+    return order.key
 
 
-def _full(book: Book, time_us: int) -> BookUpdate:
-    return BookUpdate(
-        book.market_id,
-        True,
-        book.sequence,
-        0,
-        book.next_trade_id - 1,
-        book.bids.totals(),
-        book.asks.totals(),
-        time_us,
-    )
-
-
-def _market_now(book: Book) -> Market:
-    market = book.market
-    return Market(
-        market.market_id,
-        market.symbol,
-        market.base,
-        market.quote,
-        market.partition,
-        market.tick_atoms,
-        market.lot_atoms,
-        market.min_notional_atoms,
-        book.maker_fee_bps,
-        book.taker_fee_bps,
-        book.status,
-    )
-
-
-def _market_state(book: Book) -> MarketState:
-    return MarketState(
-        book.market_id,
-        book.status,
-        book.maker_fee_bps,
-        book.taker_fee_bps,
-        book.next_trade_id,
-        book.last_price_ticks,
-    )
-
-
-def _order_state(order: Order) -> OrderState:
-    return OrderState(
-        order.order_id,
-        order.user_id,
-        order.market_id,
-        order.client_order_id,
-        order.side,
-        order.status,
-        order.reason,
-        order.filled_lots,
-        order.filled_quote_atoms,
-        order.fee_atoms,
-        order.held_atoms,
-        order.released_atoms,
-        order.touched,
-    )
-
-
-def _live(order: Order) -> LiveOrder:
-    return LiveOrder(
-        order.order_id,
-        order.user_id,
-        order.market_id,
-        order.client_order_id,
-        order.side,
-        order.price_ticks,
-        order.filled_lots + order.left_lots,
-        order.filled_lots,
-        order.filled_quote_atoms,
-        order.fee_atoms,
-        order.held_atoms,
-        order.sequence,
-    )
+def _market_id(book: Book) -> int:
+    return book.market_id

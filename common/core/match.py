@@ -8,8 +8,9 @@ the taker's hold buy one more lot at it; is it the taker's own order (self-trade
 from enum import IntEnum
 from typing import Final
 
-from common.core.book import Book, Level, Order
+from common.core.book import Book
 from common.core.fees import fee_atoms
+from common.core.levels import Level, Order
 from common.core.messages import OrderStatus, Reason, SelfTradePrevention, Side, Trade
 
 
@@ -42,11 +43,11 @@ def take(
     limit_key: int,
     stp: SelfTradePrevention,
     trades: list[Trade],
-    touched: dict[int, Order],
+    touched: list[Order],
 ) -> Stop:
     """Match the taker against the other side, up to keys of `limit_key`; appends the trades.
 
-    Makers that traded or were canceled are put into `touched`. The taker is not ended here.
+    Makers that traded or were canceled are added to `touched`. The taker is not ended here.
     """
     buying = taker.side is _BUY
     opposite = book.asks if buying else book.bids
@@ -60,11 +61,10 @@ def take(
         maker = level.oldest
         assert maker is not None
         if maker.user_id != taker.user_id:
-            lots = min(taker.left_lots, maker.left_lots)
+            lots = maker.left_lots if maker.left_lots < taker.left_lots else taker.left_lots
             if buying and lots * lot_cost_atoms > taker.held_atoms:
                 lots = taker.held_atoms // lot_cost_atoms
-            maker.touched = taker.sequence
-            touched[maker.order_id] = maker
+            maker.touch(taker.sequence, touched)
             trades.append(_fill(book, taker, maker, level.price_ticks, lots))
             opposite.reduce(level, lots)
             if maker.left_lots == 0:
@@ -72,8 +72,7 @@ def take(
                 maker.end(_FILLED, _NONE)
             continue
         if stp is not _CANCEL_TAKER:
-            maker.touched = taker.sequence
-            touched[maker.order_id] = maker
+            maker.touch(taker.sequence, touched)
             book.remove(maker)
             maker.end(_CANCELED, Reason.SELF_TRADE)
         if stp is not _CANCEL_MAKER:

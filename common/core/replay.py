@@ -10,28 +10,24 @@ Does not promise: anything of what comes after a batch that cannot be applied. T
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 
+from common.core.differences import Differences, Row
 from common.core.engine import Engine
 from common.core.ledger import LedgerEntry, ledger_entries, postings
 from common.core.messages import (
     Batch,
-    Command,
     Market,
-    Noop,
     OrderState,
-    OrderStatus,
     Place,
-    Reason,
     SetMarket,
     Settlement,
     Side,
+    Skipped,
     Snapshot,
     Trade,
 )
 from common.core.sequencing import Verdict, judge
-
-MOST_DIFFERENCES = 20
 
 # The columns of a row of orders, as TX1 writes them and as TX2 leaves them; of trades; of the ledger.
 PLACED = (
@@ -45,49 +41,9 @@ TRADED = (
     *("maker_fee_atoms", "taker_fee_atoms"),
 )
 BOOKED = ("sequence", "user_id", "asset_id", "delta_atoms")
+DIGESTED = ("sequence", "market_id", "digest")
 
-Row = tuple[object, ...]
 Account = tuple[int, int]  # (user_id, asset_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What differs, where, and by which columns. None: there is no such thing on that side."""
-
-    what: str
-    where: str
-    expected: Mapping[str, object] | None
-    found: Mapping[str, object] | None
-
-
-@dataclass(slots=True)
-class Differences:
-    """All are counted, the first are kept."""
-
-    count: int = 0
-    first: list[Difference] = field(default_factory=list)
-
-    def add(
-        self,
-        what: str,
-        where: str,
-        expected: Mapping[str, object] | None,
-        found: Mapping[str, object] | None,
-    ) -> None:
-        self.count += 1
-        if len(self.first) < MOST_DIFFERENCES:
-            self.first.append(Difference(what, where, expected, found))
-
-    def compare(self, what: str, where: str, columns: Sequence[str], expected: Row, found: Row) -> None:
-        """Add the columns that differ, if any do."""
-        if expected != found:
-            apart = [index for index, name in enumerate(columns) if expected[index] != found[index]]
-            self.add(
-                what,
-                where,
-                {columns[index]: expected[index] for index in apart},
-                {columns[index]: found[index] for index in apart},
-            )
 
 
 class PartitionReplay:
@@ -98,7 +54,7 @@ class PartitionReplay:
     ) -> None:
         self.engine = Engine(partition)
         self.broken = False  # A batch could not be applied: nothing after it can be compared.
-        self.commands = self.orders = self.trades = 0
+        self.commands = self.orders = self.trades = self.digests = 0
         self.points: list[int] = []  # Where a fresh engine was restored.
         self.moved: dict[Account, int] = {}  # All that settlements moved, in atoms.
         self.held: dict[Account, int] = {}  # By live orders; complete after `finish` and `waiting`.
@@ -111,8 +67,15 @@ class PartitionReplay:
         self._restored: list[tuple[int, Engine]] = []
         self._last_waiting: Batch | None = None
 
-    def step(self, batch: Batch, orders: Iterable[Row], trades: Iterable[Row], ledger: Iterable[Row]) -> None:
-        """Apply the next batch; the rows are those that stand at its sequences."""
+    def step(
+        self,
+        batch: Batch,
+        orders: Iterable[Row],
+        trades: Iterable[Row],
+        ledger: Iterable[Row],
+        digests: Iterable[Row],
+    ) -> None:
+        """Apply the next batch, skips and all; the rows are those that stand at its sequences."""
         applied = self._apply(batch)
         if applied is None:
             return
@@ -121,6 +84,7 @@ class PartitionReplay:
         self._compare_trades(settlement, trades)
         self._compare_left(settlement)
         self._book(settlement, entries, ledger)
+        self._compare_digests(settlement, digests)
         self.commands += len(batch.commands)
 
     def point(self) -> None:
@@ -222,32 +186,22 @@ class PartitionReplay:
     def _compare_placed(self, batch: Batch, rows: Iterable[Row]) -> None:
         found = {(row[0], row[1]): row for row in rows}
         for sequence, command in enumerate(batch.commands, batch.first_sequence):
-            order_id = _order_of(command)
-            if not order_id:
+            place = command.command if isinstance(command, Skipped) else command
+            if not isinstance(place, Place):
                 continue
             self.orders += 1
-            row = found.pop((sequence, order_id), None)
+            row = found.pop((sequence, place.order_id), None)
             if row is None:
-                self._add(f"order {order_id}", sequence, {"order_id": order_id}, None)
-            elif isinstance(command, Place):
-                expected = _placed(command, sequence, batch.time_us)
-                self._differences.compare(
-                    f"order {order_id}", self._where(sequence), PLACED, expected, row[: len(PLACED)]
-                )
-                self._rows[order_id] = row
-            else:
-                self._compare_skipped(order_id, sequence, row)
+                self._add(f"order {place.order_id}", sequence, {"order_id": place.order_id}, None)
+                continue
+            expected = _placed(place, sequence, batch.time_us)
+            self._differences.compare(
+                f"order {place.order_id}", self._where(sequence), PLACED, expected, row[: len(PLACED)]
+            )
+            self._rows[place.order_id] = row
         for row in found.values():
             what = f"order {row[1]}, which no command placed"
             self._add(what, row[0], None, dict(zip(PLACED, row, strict=False)))
-
-    def _compare_skipped(self, order_id: int, sequence: object, row: Row) -> None:
-        """An operator's skip ended the order and gave its hold back."""
-        ended = (order_id, int(OrderStatus.CANCELED), int(Reason.OPERATOR_SKIP), 0, 0, 0, 0)
-        found = (row[1], *row[len(PLACED) : len(PLACED) + len(LEFT) - 1])
-        self._differences.compare(
-            f"order {order_id}", self._where(sequence), ("order_id", *LEFT[:-1]), ended, found
-        )
 
     def _compare_trades(self, settlement: Settlement, rows: Iterable[Row]) -> None:
         self.trades += len(settlement.trades)
@@ -310,6 +264,23 @@ class PartitionReplay:
                 )
             self._unbooked = {}
 
+    def _compare_digests(self, settlement: Settlement, rows: Iterable[Row]) -> None:
+        """A history that began before there were digests has none up to the first."""
+        found = {row[1]: row for row in rows}
+        begun = self.digests > 0 or bool(found)
+        for each in settlement.digests:
+            expected = (settlement.last_sequence, each.market_id, each.digest)
+            row = found.pop(each.market_id, None)
+            name = f"the digest of market {each.market_id}'s book"
+            if row is not None:
+                self._differences.compare(name, self._where(expected[0]), DIGESTED, expected, row)
+                self.digests += 1
+            elif begun:
+                self._add(name, expected[0], {"digest": each.digest}, None)
+        for row in found.values():
+            what = f"a digest of market {row[1]}'s book, which no engine makes here"
+            self._add(what, row[0], None, {"digest": row[2]})
+
     def _compare_snapshots(self, what: str, expected: Snapshot, found: Snapshot) -> None:
         names = ("sequence", "chain", "time_us", "engine_version")
         self._differences.compare(
@@ -368,13 +339,15 @@ def compare_balances(
     differences: Differences,
     replays: Iterable[PartitionReplay],
     deposits: Mapping[Account, int],
+    pending: Mapping[Account, int],
     accounts: Mapping[Account, tuple[int, int]],
 ) -> None:
     """An account owns what was deposited and what the replay moved; of that, its live orders hold some.
 
-    `deposits`: less withdrawals, in atoms. `accounts`: (available, held) as the database has them.
+    `deposits`: less completed withdrawals; `pending`: what the others hold; both in atoms. `accounts`:
+    (available, held) as the database has them.
     """
-    owned, held = dict(deposits), dict[Account, int]()
+    owned, held = dict(deposits), dict(pending)
     for replay in replays:
         for sums, more in ((owned, replay.moved), (held, replay.held)):
             for account, atoms in more.items():
@@ -392,11 +365,6 @@ def compare_balances(
 
 def _name(batch: Batch) -> str:
     return f"the batch {batch.first_sequence} to {batch.last_sequence}"
-
-
-def _order_of(command: Command) -> int:
-    """The order whose row stands at the command's sequence; 0: none does."""
-    return command.order_id if isinstance(command, Place | Noop) else 0
 
 
 def _placed(place: Place, sequence: int, time_us: int) -> Row:

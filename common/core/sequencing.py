@@ -4,8 +4,12 @@ Every reader of the log (engine, settler, replay) stands at a sequence with a ch
 about each batch that arrives; DESIGN I4 and I7 say what it then does.
 """
 
+from collections.abc import Collection
+from dataclasses import replace
 from enum import Enum
 from hashlib import sha256
+
+from common.core.messages import Batch, Skipped
 
 
 class Verdict(Enum):
@@ -51,3 +55,31 @@ def judge(
     if batch_first > sequence + 1:
         return Verdict.GAP
     return Verdict.NEXT if batch_previous_chain == chain else Verdict.FORK
+
+
+def with_skips(batch: Batch, skips: Collection[int]) -> Batch:
+    """The batch as every engine sees it: the commands at the sequences in `skips` are passed over.
+
+    An operator's skip is part of the log, beside the chain, which goes on covering what TX1 wrote.
+    """
+    last_sequence = batch.last_sequence
+    if not any(batch.first_sequence <= sequence <= last_sequence for sequence in skips):
+        return batch
+    commands = [
+        Skipped(command) if sequence in skips and not isinstance(command, Skipped) else command
+        for sequence, command in enumerate(batch.commands, batch.first_sequence)
+    ]
+    return replace(batch, commands=commands)
+
+
+def is_due(first_sequence: int, last_sequence: int, least: int, resting_orders: int) -> bool:
+    """Whether a batch passes a place where something is done that costs as much as all resting orders.
+
+    The places are the multiples of a power of two times `least` that is not below `resting_orders`: what it
+    costs a command stays the same while the books grow. Sequences alone decide, so every engine and every
+    replay does it at the same places.
+    """
+    every = least
+    while every < resting_orders:
+        every *= 2
+    return last_sequence // every != (first_sequence - 1) // every

@@ -23,6 +23,10 @@ class _BadDecimal(ValueError):
     """Why a text is not an amount; the callers name the field."""
 
 
+class _BetweenSteps(_BadDecimal):
+    """The amount is not a multiple of the step; the callers name that as well."""
+
+
 def check_market(market: Market) -> None:
     """See that the market's units and fees can work; raises InvalidMarket.
 
@@ -74,25 +78,28 @@ def atoms_to_text(asset: Asset, atoms: int) -> str:
 def price_from_text(market: Market, text: str) -> int:
     """Ticks from a decimal text; raises InvalidPrice unless it is a positive multiple of the tick."""
     try:
-        return _from_text(text, market.quote.scale, market.tick_atoms, f"the tick {price_to_text(market, 1)}")
-    except _BadDecimal as why:
-        raise InvalidPrice(f"price {why}", {"price": str(why)}) from None
+        return _from_text(text, market.quote.scale, market.tick_atoms)
+    except _BadDecimal as error:
+        why = _why(error, f"the tick {price_to_text(market, 1)}")
+        raise InvalidPrice(f"price {why}", {"price": why}) from None
 
 
 def qty_from_text(market: Market, text: str) -> int:
     """Lots from a decimal text; raises InvalidQuantity unless it is a positive multiple of the lot."""
     try:
-        return _from_text(text, market.base.scale, market.lot_atoms, f"the lot {qty_to_text(market, 1)}")
-    except _BadDecimal as why:
-        raise InvalidQuantity(f"quantity {why}", {"quantity": str(why)}) from None
+        return _from_text(text, market.base.scale, market.lot_atoms)
+    except _BadDecimal as error:
+        why = _why(error, f"the lot {qty_to_text(market, 1)}")
+        raise InvalidQuantity(f"quantity {why}", {"quantity": why}) from None
 
 
 def atoms_from_text(asset: Asset, text: str) -> int:
     """Atoms from a positive decimal text; raises InvalidQuantity (field `quote_quantity` at the edge)."""
     try:
-        return _from_text(text, asset.scale, 1, f"{_to_text(1, asset.scale, asset.scale)} {asset.symbol}")
-    except _BadDecimal as why:
-        raise InvalidQuantity(f"quantity {why}", {"quantity": str(why)}) from None
+        return _from_text(text, asset.scale, 1)
+    except _BadDecimal as error:
+        why = _why(error, f"{_to_text(1, asset.scale, asset.scale)} {asset.symbol}")
+        raise InvalidQuantity(f"quantity {why}", {"quantity": why}) from None
 
 
 def time_to_text(time_us: int) -> str:
@@ -119,7 +126,11 @@ def _to_text(atoms: int, scale: int, decimals: int) -> str:
     return f"{whole}.{fraction:0{decimals}d}"
 
 
-def _from_text(text: str, scale: int, step_atoms: int, step_name: str) -> int:
+def _why(error: _BadDecimal, step_name: str) -> str:
+    return f"must be a multiple of {step_name}" if isinstance(error, _BetweenSteps) else str(error)
+
+
+def _from_text(text: str, scale: int, step_atoms: int) -> int:
     """Steps from a decimal text; raises _BadDecimal with the rest of a sentence."""
     if len(text) > _MAX_TEXT:
         raise _BadDecimal("has too many digits")
@@ -128,11 +139,11 @@ def _from_text(text: str, scale: int, step_atoms: int, step_name: str) -> int:
         raise _BadDecimal("must be a positive decimal number such as 1.5, without sign or exponent")
     fraction = (match[2] or "").rstrip("0")
     if len(fraction) > scale:
-        raise _BadDecimal(f"must be a multiple of {step_name}")
+        raise _BetweenSteps
     atoms: int = int(match[1]) * 10**scale + int(fraction.ljust(scale, "0") or "0")
     steps, rest = divmod(atoms, step_atoms)
     if rest != 0:
-        raise _BadDecimal(f"must be a multiple of {step_name}")
+        raise _BetweenSteps
     if steps == 0:
         raise _BadDecimal("must be greater than 0")
     if steps > MAX_INT64:

@@ -7,24 +7,25 @@ from decimal import Decimal
 from common.audit import MOST_ROWS, Finding, audit
 from common.config import Settings
 from common.db import connect
+from common.stops import Stop, read_stops
 from daemons.local.operator import reachable_postgres
 
 
-async def read_audit(settings: Settings) -> list[Finding]:
-    """Run every check, in one read-only snapshot."""
+async def read_audit(settings: Settings) -> tuple[list[Finding], list[Stop]]:
+    """Run every check, in one read-only snapshot; with it the partitions that stand still now."""
     async with (
         reachable_postgres(settings, _quiet) as url,
         connect(url, "exchange audit") as connection,
     ):
-        return await audit(connection)
+        return await audit(connection), await read_stops(connection)
 
 
 def _quiet(line: str) -> None:
     """The answer is for programs too, so progress stays out of it."""
 
 
-def audit_as_text(findings: Sequence[Finding]) -> str:
-    """A line for each check, the rows that break it below."""
+def audit_as_text(findings: Sequence[Finding], stops: Sequence[Stop]) -> str:
+    """A line for each check, the rows that break it below; a stop is told, and is no violation."""
     lines = []
     for finding in findings:
         lines.append(
@@ -35,12 +36,14 @@ def audit_as_text(findings: Sequence[Finding]) -> str:
             lines.append("          " + ", ".join(cells))
         if len(finding.rows) == MOST_ROWS:
             lines.append(f"          (the first {MOST_ROWS}; there may be more)")
+    for stop in stops:
+        lines.append(f"stopped   partition {stop.partition}, {stop.service}: {stop.reason}")
     violated = sum(not finding.ok for finding in findings)
     lines.append(f"{violated} of {len(findings)} checks violated" if violated else "Everything adds up.")
     return "\n".join(lines)
 
 
-def audit_as_json(findings: Sequence[Finding]) -> str:
+def audit_as_json(findings: Sequence[Finding], stops: Sequence[Stop]) -> str:
     """`rows` are objects by column; amounts beyond 2**53 stay integers."""
     checks = [
         {
@@ -51,7 +54,11 @@ def audit_as_json(findings: Sequence[Finding]) -> str:
         }
         for finding in findings
     ]
-    return json.dumps({"ok": all(finding.ok for finding in findings), "checks": checks}, indent=2)
+    stopped = [
+        {"partition": stop.partition, "service": stop.service, "reason": stop.reason} for stop in stops
+    ]
+    ok = all(finding.ok for finding in findings)
+    return json.dumps({"ok": ok, "checks": checks, "stopped": stopped}, indent=2)
 
 
 def _plain(cell: object) -> object:

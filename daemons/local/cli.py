@@ -1,4 +1,4 @@
-"""The command `exchange`: its arguments, and its exit codes.
+"""The command `exchange`: what it does, and its exit codes.
 
 0   done
 1   something cannot work, or `status`, `audit` or `replay` found it not well; a sentence says what
@@ -21,19 +21,32 @@ from common.config import BadSetting, Settings, load_settings
 from common.core.errors import ExchangeError
 from common.migrate import PartitionsAreFixed
 from common.supervise import leaves
+from daemons.local.arguments import Command, parser
 from daemons.local.audit import audit_as_json, audit_as_text, read_audit
-from daemons.local.operator import run_market, run_migrate, run_user
+from daemons.local.certs import make_certificates
+from daemons.local.keys import run_key
+from daemons.local.operator import (
+    run_audit_log,
+    run_market,
+    run_migrate,
+    run_user,
+    run_withdrawal,
+    user_name,
+)
+from daemons.local.partition import run_partition
+from daemons.local.process import Progress
 from daemons.local.record import read_run
 from daemons.local.replay import read_replay, replay_as_json, replay_as_text
+from daemons.local.rolling import ask_restart
 from daemons.local.status import as_json, as_text, read_status
 from daemons.local.up import up
 
-Command = Callable[[argparse.Namespace, Settings], Awaitable[int]]
+Act = Callable[[argparse.Namespace, Settings, Progress], Awaitable[None]]
 
 
 def main(words: list[str] | None = None) -> int:
     """Run one command; the exit code is for `sys.exit`."""
-    arguments = _parser().parse_args(words)
+    arguments = parser(_COMMANDS).parse_args(words)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # We say ourselves what does not answer.
     try:
         settings = _settings(arguments)
@@ -81,14 +94,19 @@ async def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0 if status.ready else 1
 
 
+async def _restart(arguments: argparse.Namespace, settings: Settings) -> int:
+    await ask_restart(Path(settings.data), arguments.names)
+    return 0
+
+
 async def _migrate(_: argparse.Namespace, settings: Settings) -> int:
     await run_migrate(settings, _progress)
     return 0
 
 
 async def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
-    findings = await read_audit(settings)
-    print(audit_as_json(findings) if arguments.json else audit_as_text(findings))
+    findings, stops = await read_audit(settings)
+    print(audit_as_json(findings, stops) if arguments.json else audit_as_text(findings, stops))
     return 0 if all(finding.ok for finding in findings) else 1
 
 
@@ -99,105 +117,31 @@ async def _replay(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0 if report.ok else 1
 
 
-async def _market(arguments: argparse.Namespace, settings: Settings) -> int:
-    await run_market(arguments, settings, _progress)
+async def _operate(act: Act, arguments: argparse.Namespace, settings: Settings) -> int:
+    await act(arguments, settings, _progress)
     return 0
 
 
-async def _user(arguments: argparse.Namespace, settings: Settings) -> int:
-    await run_user(arguments, settings, _progress)
+async def _certs(arguments: argparse.Namespace, _: Settings) -> int:
+    make_certificates(Path(arguments.folder), arguments.host, arguments.operator or user_name(), _progress)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="exchange", description="An exchange, on this machine.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    where = argparse.ArgumentParser(add_help=False)
-    where.add_argument(
-        "--data", default=argparse.SUPPRESS, help="folder of the exchange (EXCHANGE_DATA; default .exchange)"
-    )
-
-    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, parents=[where])
-        made.set_defaults(command=command)
-        return made
-
-    starter = add("up", _up, "Start everything, and stop it again on Ctrl-C")
-    starter.add_argument("--demo", action="store_true", help="let two small bots trade")
-    starter.add_argument("--port", type=_port, help="of the gateway (EXCHANGE_PORT; default 8100)")
-    add("status", _status, "Health, leaders, watermarks, lags").add_argument("--json", action="store_true")
-    auditor = add("audit", _audit, "Check the money and the books; exit code 1 and the rows on a violation")
-    auditor.add_argument("--json", action="store_true")
-    _add_replay(add("replay", _replay, "Run the engine again over all that is settled, and compare"))
-    add("migrate", _migrate, "Bring the schema to what this version needs")
-    _add_market_actions(add("market", _market, "Markets: list, create, set-fees, halt, resume"), where)
-    _add_user_actions(add("user", _user, "Users: list, create, token, revoke, deposit"), where)
-    return parser
-
-
-def _add_replay(replayer: argparse.ArgumentParser) -> None:
-    replayer.add_argument(
-        "--points",
-        type=_count,
-        default=3,
-        help="places in the log where a fresh engine is restored and must go on the same (default 3);"
-        " each costs the memory of one more engine",
-    )
-    replayer.add_argument("--seed", type=int, help="draws those places; printed with the outcome")
-    replayer.add_argument("--json", action="store_true")
-
-
-def _add_market_actions(market: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:
-    actions = market.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", parents=[where], help="all markets, as of the watermark")
-    create = actions.add_parser("create", parents=[where], help="a new market; its units are for ever")
-    create.add_argument("symbol", help="BASE-QUOTE")
-    create.add_argument("--tick", required=True, help="step of the price, in the quote asset")
-    create.add_argument("--lot", required=True, help="step of the quantity, in the base asset")
-    create.add_argument("--min-notional", default="1", help="least price times quantity (default 1)")
-    create.add_argument("--scale", type=int, default=8, help="decimals of an asset that is new (default 8)")
-    create.add_argument("--maker-fee-bps", type=int, default=10)
-    create.add_argument("--taker-fee-bps", type=int, default=20)
-    fees = actions.add_parser(
-        "set-fees", parents=[where], help="fees in basis points, for trades from here on"
-    )
-    fees.add_argument("symbol")
-    fees.add_argument("--maker-fee-bps", type=int)
-    fees.add_argument("--taker-fee-bps", type=int)
-    for name, text in (("halt", "take cancels only"), ("resume", "trade again")):
-        actions.add_parser(name, parents=[where], help=text).add_argument("symbol")
-
-
-def _add_user_actions(user: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:
-    actions = user.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", parents=[where], help="all users and how many tokens they have")
-    actions.add_parser("create", parents=[where], help="prints the new user's id").add_argument("name")
-    token = actions.add_parser(
-        "token", parents=[where], help="prints a new token, which cannot be shown again"
-    )
-    revoke = actions.add_parser("revoke", parents=[where], help="ends all tokens of a user, within seconds")
-    deposit = actions.add_parser(
-        "deposit", parents=[where], help="puts money into an account, once for each reference"
-    )
-    for action in (token, revoke, deposit):
-        action.add_argument("user_id", type=int)
-    deposit.add_argument("asset")
-    deposit.add_argument("amount")
-    deposit.add_argument("--reference", required=True, help="yours; a repeated one changes nothing")
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise argparse.ArgumentTypeError("a count is 0 or more")
-    return count
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError("a port is from 0 to 65535")
-    return port
+_COMMANDS: dict[str, Command] = {
+    "up": _up,
+    "status": _status,
+    "restart": _restart,
+    "audit": _audit,
+    "audit-log": partial(_operate, run_audit_log),
+    "replay": _replay,
+    "migrate": _migrate,
+    "market": partial(_operate, run_market),
+    "partition": partial(_operate, run_partition),
+    "user": partial(_operate, run_user),
+    "key": partial(_operate, run_key),
+    "withdrawal": partial(_operate, run_withdrawal),
+    "certs": _certs,
+}
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised_port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={folder}
@@ -55,10 +55,11 @@ log.cleaner.dedupe.buffer.size=2097152
 
 @asynccontextmanager
 async def embedded_kafka(
-    data: Path, port: int, controller_port: int, progress: Progress
+    data: Path, port: int, controller_port: int, progress: Progress, advertised_port: int | None = None
 ) -> AsyncIterator[tuple[str, Child]]:
     """Run it on `port` while the body runs; gives the bootstrap address and the process.
 
+    Clients are told to come to `advertised_port`, where it is another: a proxy may listen there.
     Raises LocalError when its jars cannot be had, DidNotComeUp with the tail of its log.
     """
     logs = data / "logs"
@@ -67,6 +68,7 @@ async def embedded_kafka(
     config.write_text(
         _CONFIG.format(
             port=port,
+            advertised_port=advertised_port or port,
             controller_port=controller_port,
             folder=_escaped(folder),
             max_bytes=MAX_RECORD_BYTES,

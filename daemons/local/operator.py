@@ -1,31 +1,31 @@
-"""What an operator does to an exchange: `exchange migrate`, `market` and `user`.
+"""What an operator does to an exchange: `exchange migrate`, `market`, `user`, `withdrawal` and `audit-log`.
 
-They talk to PostgreSQL alone. With the local exchange stopped they start its PostgreSQL for as long as
-they need it, under the lock that keeps `exchange up` out. Changes of a market are commands: the engine sees
-them in their place among the orders.
+They talk to PostgreSQL alone: who has its URL owns the exchange anyway, and so they work while the daemons
+are stopped. With the local exchange stopped they start its PostgreSQL for as long as they need it, under the
+lock that keeps `exchange up` out. Each act has its row in the audit log, as those of the admin service have.
 """
 
 import argparse
+import getpass
+import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC
 from pathlib import Path
 
-from common import admin
+from common import admin, money
+from common.acts import Acts
+from common.audit_log import CLI, Actor, Entry, read_audit_log
 from common.config import Settings
-from common.core.errors import Conflict, InvalidMarket, NotFound
-from common.core.messages import Asset, Market, MarketStatus
-from common.core.units import atoms_from_text, atoms_to_text, price_to_text, qty_to_text
+from common.core.messages import MarketStatus
+from common.core.units import atoms_to_text, price_to_text, qty_to_text
 from common.db import Connection, connect
 from common.migrate import migrate
 from daemons.local.ports import free_port
 from daemons.local.postgres import embedded_postgres
 from daemons.local.process import LocalError, Progress
 from daemons.local.record import locked, read_run
-
-_PARTITIONS_BY_MARKETS = """
-SELECT s.partition FROM shards s LEFT JOIN markets m USING (partition)
-GROUP BY s.partition ORDER BY count(m.market_id), s.partition LIMIT 1
-"""
 
 
 @asynccontextmanager
@@ -53,56 +53,107 @@ async def run_migrate(settings: Settings, progress: Progress) -> None:
     progress("\n".join(f"Applied {name}" for name in applied) or "The schema is up to date.")
 
 
+@asynccontextmanager
+async def _acting(settings: Settings, name: str) -> AsyncIterator[tuple[Connection, Acts]]:
+    async with reachable_postgres(settings, quiet) as url, connect(url, f"exchange {name}") as connection:
+        yield connection, Acts(connection, Actor(user_name(), CLI))
+
+
 async def run_market(arguments: argparse.Namespace, settings: Settings, progress: Progress) -> None:
-    async with (
-        reachable_postgres(settings, _quiet) as url,
-        connect(url, "exchange market") as connection,
-    ):
+    symbol = getattr(arguments, "symbol", "")
+    async with _acting(settings, "market") as (connection, acts):
         match arguments.action:
             case "list":
                 await _list_markets(connection, progress)
             case "create":
-                await _create_market(connection, arguments, progress)
-            case "halt":
-                await admin.set_market(connection, arguments.symbol, status=MarketStatus.HALTED)
-                progress(f"{arguments.symbol} takes cancels only from here on.")
-            case "resume":
-                await admin.set_market(connection, arguments.symbol, status=MarketStatus.ACTIVE)
-                progress(f"{arguments.symbol} trades again from here on.")
-            case "set-fees":
-                if arguments.maker_fee_bps is None and arguments.taker_fee_bps is None:
-                    raise InvalidMarket("Name a fee: --maker-fee-bps, --taker-fee-bps, or both")
-                await admin.set_market(
-                    connection,
-                    arguments.symbol,
+                market = await acts.create_market(
+                    symbol,
+                    tick=arguments.tick,
+                    lot=arguments.lot,
+                    min_notional=arguments.min_notional,
+                    scale=arguments.scale,
                     maker_fee_bps=arguments.maker_fee_bps,
                     taker_fee_bps=arguments.taker_fee_bps,
                 )
-                progress(f"{arguments.symbol} has the new fees from here on.")
+                progress(f"Created {symbol} in partition {market.partition}.")
+            case "halt":
+                await acts.set_status(symbol, MarketStatus.HALTED)
+                progress(f"{symbol} takes cancels only from here on.")
+            case "resume":
+                await acts.set_status(symbol, MarketStatus.ACTIVE)
+                progress(f"{symbol} trades again from here on.")
+            case "set-fees":
+                await acts.set_fees(symbol, arguments.maker_fee_bps, arguments.taker_fee_bps)
+                progress(f"{symbol} has the new fees from here on.")
 
 
 async def run_user(arguments: argparse.Namespace, settings: Settings, progress: Progress) -> None:
-    async with (
-        reachable_postgres(settings, _quiet) as url,
-        connect(url, "exchange user") as connection,
-    ):
+    async with _acting(settings, "user") as (connection, acts):
         match arguments.action:
             case "list":
                 await _list_users(connection, progress)
             case "create":
-                progress(str(await admin.create_user(connection, arguments.name)))
+                progress(str(await acts.create_user(arguments.name)))
             case "token":
-                await _known_user(connection, arguments.user_id)
-                progress(await admin.create_token(connection, arguments.user_id))
+                progress(await acts.create_token(arguments.user_id))
             case "revoke":
-                await _known_user(connection, arguments.user_id)
-                count = await admin.revoke_tokens(connection, arguments.user_id)
+                count = await acts.revoke_tokens(arguments.user_id)
                 progress(f"{count} tokens of user {arguments.user_id} have ended.")
             case "deposit":
-                await _deposit(connection, arguments, progress)
+                done = await acts.deposit(
+                    arguments.user_id, arguments.asset, arguments.amount, arguments.reference
+                )
+                progress(
+                    f"Deposited {arguments.amount} {arguments.asset} for user {arguments.user_id}."
+                    if done
+                    else f"The deposit {arguments.reference!r} was made before; nothing has changed."
+                )
 
 
-def _quiet(line: str) -> None:
+async def run_withdrawal(arguments: argparse.Namespace, settings: Settings, progress: Progress) -> None:
+    async with _acting(settings, "withdrawal") as (connection, acts):
+        match arguments.action:
+            case "list":
+                await _list_withdrawals(connection, arguments, progress)
+                return
+            case "request":
+                made, repeated = await acts.request_withdrawal(
+                    arguments.user_id,
+                    arguments.asset,
+                    arguments.amount,
+                    arguments.address,
+                    arguments.reference,
+                )
+            case "complete":
+                made, repeated = await acts.complete_withdrawal(
+                    arguments.withdrawal_id, arguments.transaction
+                )
+            case _:
+                made, repeated = await acts.cancel_withdrawal(arguments.withdrawal_id, arguments.reason)
+        status = money.WithdrawalStatus(made.status).name
+        before = ", as it was before; nothing has changed" if repeated else ""
+        progress(f"Withdrawal {made.withdrawal_id} is {status}{before}.")
+
+
+async def run_audit_log(arguments: argparse.Namespace, settings: Settings, progress: Progress) -> None:
+    """The newest last, as in a terminal; with --json an object for each line."""
+    async with _acting(settings, "audit-log") as (connection, _):
+        entries = await read_audit_log(connection, limit=arguments.limit)
+    for entry in reversed(entries):
+        progress(_entry_as_json(entry) if arguments.json else _entry_as_text(entry))
+    if not entries and not arguments.json:
+        progress("No operator has done anything yet.")
+
+
+def user_name() -> str:
+    """Who runs this command, as the system knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A container's user may have no name.
+        return f"uid {os.getuid()}"
+
+
+def quiet(line: str) -> None:
     """The answer of these commands is for programs too, so progress stays out of it."""
 
 
@@ -117,76 +168,44 @@ async def _list_markets(connection: Connection, progress: Progress) -> None:
         )
 
 
-async def _create_market(connection: Connection, arguments: argparse.Namespace, progress: Progress) -> None:
-    """The market goes to the partition with the fewest; raises Conflict when the symbol is taken."""
-    base_symbol, dash, quote_symbol = arguments.symbol.partition("-")
-    if not (dash and base_symbol and quote_symbol):
-        raise InvalidMarket(f"{arguments.symbol} is not BASE-QUOTE, such as BTC-USD")
-    if arguments.symbol in {market.symbol for market, _ in await admin.list_markets(connection)}:
-        raise Conflict(f"There is a market {arguments.symbol} already")
-    base = await _asset(connection, base_symbol, arguments.scale, taken=())
-    quote = await _asset(connection, quote_symbol, arguments.scale, taken=(base.asset_id,))
-    market = Market(
-        market_id=await _number(connection, "SELECT coalesce(max(market_id), 0) + 1 FROM markets"),
-        symbol=arguments.symbol,
-        base=base,
-        quote=quote,
-        partition=await _number(connection, _PARTITIONS_BY_MARKETS),
-        tick_atoms=atoms_from_text(quote, arguments.tick),
-        lot_atoms=atoms_from_text(base, arguments.lot),
-        min_notional_atoms=atoms_from_text(quote, arguments.min_notional),
-        maker_fee_bps=arguments.maker_fee_bps,
-        taker_fee_bps=arguments.taker_fee_bps,
-    )
-    if not await admin.create_market(connection, market):
-        raise Conflict(f"There is a market {arguments.symbol} already")
-    progress(f"Created {market.symbol} in partition {market.partition}.")
-
-
-async def _asset(connection: Connection, symbol: str, scale: int, taken: tuple[int, ...]) -> Asset:
-    """The asset of this symbol, or a new one with the next free id."""
-    cursor = await connection.execute("SELECT asset_id, symbol, scale FROM assets ORDER BY asset_id")
-    known = [Asset(int(str(row[0])), str(row[1]), int(str(row[2]))) for row in await cursor.fetchall()]
-    for asset in known:
-        if asset.symbol == symbol:
-            return asset
-    return Asset(max([0, *taken, *(asset.asset_id for asset in known)]) + 1, symbol, scale)
-
-
 async def _list_users(connection: Connection, progress: Progress) -> None:
-    cursor = await connection.execute(
-        "SELECT u.user_id, u.name, count(t.token_sha256) FILTER (WHERE t.revoked_at IS NULL)"
-        " FROM users u LEFT JOIN tokens t USING (user_id) WHERE u.user_id > 0"
-        " GROUP BY u.user_id ORDER BY u.user_id"
+    for user in await admin.list_users(connection):
+        progress(f"{user.user_id}  {user.name}  {user.tokens} tokens")
+
+
+async def _list_withdrawals(
+    connection: Connection, arguments: argparse.Namespace, progress: Progress
+) -> None:
+    status = None if arguments.all else money.WithdrawalStatus.PENDING
+    assets = {asset.asset_id: asset for asset in await money.list_assets(connection)}
+    for one in await money.list_withdrawals(connection, status=status, limit=arguments.limit):
+        asset = assets[one.asset_id]
+        progress(
+            f"{one.withdrawal_id}  {money.WithdrawalStatus(one.status).name}  user {one.user_id}"
+            f"  {atoms_to_text(asset, one.atoms)} {asset.symbol}  to {one.address}  {one.reference}"
+            + (f"  ({one.closing})" if one.closing else "")
+        )
+
+
+def _entry_as_text(entry: Entry) -> str:
+    said = "  ".join(f"{name}={value}" for name, value in entry.arguments.items() if value is not None)
+    return (
+        f"{entry.entry_id}  {entry.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}  {entry.actor} ({entry.via})"
+        f"  {entry.act}  {entry.target or '-'}  {entry.outcome}" + (f"  {said}" if said else "")
     )
-    for user_id, name, tokens in await cursor.fetchall():
-        progress(f"{user_id}  {name}  {tokens} tokens")
 
 
-async def _deposit(connection: Connection, arguments: argparse.Namespace, progress: Progress) -> None:
-    await _known_user(connection, arguments.user_id)
-    cursor = await connection.execute(
-        "SELECT asset_id, symbol, scale FROM assets WHERE symbol = %s", [arguments.asset]
+def _entry_as_json(entry: Entry) -> str:
+    return json.dumps(
+        {
+            "entry_id": entry.entry_id,
+            "at": entry.at.astimezone(UTC).isoformat(),
+            "actor": entry.actor,
+            "via": entry.via,
+            "act": entry.act,
+            "target": entry.target,
+            "arguments": entry.arguments,
+            "outcome": entry.outcome,
+            "hash": entry.hash.hex(),
+        }
     )
-    row = await cursor.fetchone()
-    if row is None:
-        raise NotFound(f"There is no asset {arguments.asset}")
-    asset = Asset(int(str(row[0])), str(row[1]), int(str(row[2])))
-    atoms = atoms_from_text(asset, arguments.amount)
-    if await admin.deposit(connection, arguments.user_id, asset.asset_id, atoms, arguments.reference):
-        progress(f"Deposited {arguments.amount} {asset.symbol} for user {arguments.user_id}.")
-    else:
-        progress(f"The deposit {arguments.reference!r} was made before; nothing has changed.")
-
-
-async def _known_user(connection: Connection, user_id: int) -> None:
-    cursor = await connection.execute("SELECT FROM users WHERE user_id = %s AND user_id > 0", [user_id])
-    if await cursor.fetchone() is None:
-        raise NotFound(f"There is no user {user_id}")
-
-
-async def _number(connection: Connection, query: str) -> int:
-    cursor = await connection.execute(query)
-    row = await cursor.fetchone()
-    assert row is not None, "the exchange has no partitions: run `exchange migrate`"
-    return int(row[0])

@@ -36,8 +36,8 @@ _INIT_S, _START_S, _STOP_S, _OTHER_S = 60.0, 60.0, 15.0, 15.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "100",
-    "shared_buffers": "64MB",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
     "fsync": "on",
     "synchronous_commit": "on",
     "io_method": "sync",  # No I/O worker processes: memory matters more here.

@@ -94,7 +94,8 @@ class Child:
     def send_signal(self, number: signal.Signals) -> None:
         """Signal the process itself; nothing happens when it has ended."""
         if self._process.returncode is None:
-            os.kill(self._process.pid, number)
+            with suppress(ProcessLookupError):  # It has been waited for, and we have not been told yet.
+                os.kill(self._process.pid, number)
 
     async def stop(self) -> None:
         """Ask it to end, kill what has not ended in time, and wait. Safe when canceled or repeated."""

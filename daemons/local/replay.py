@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from common.config import Settings
-from common.core.replay import Difference
+from common.core.differences import Difference
 from common.db import connect
 from common.replay import Report, replay
 from daemons.local.operator import reachable_postgres
@@ -34,7 +34,8 @@ def replay_as_text(report: Report) -> str:
     for one in report.partitions:
         lines.append(
             f"partition {one.partition}: {one.commands:,} commands in {one.batches:,} batches,"
-            f" {one.orders:,} orders, {one.trades:,} trades"
+            f" {one.orders:,} orders, {one.trades:,} trades, {one.digests:,} digests of books"
+            + (f", {one.skipped:,} SKIPPED by an operator" if one.skipped else "")
             + (f"; {one.waiting:,} commands wait above the watermark" if one.waiting else "")
             + ("" if one.complete else "; BROKEN OFF")
         )
@@ -56,7 +57,8 @@ def replay_as_text(report: Report) -> str:
 
 def replay_as_json(report: Report) -> str:
     """The same as an object; bytes are in hex."""
-    answer = {"ok": report.ok, **asdict(report), "bytes_per_order": _per_order(report)}
+    answer = {"ok": report.ok, **asdict(report), "digests": report.digests}
+    answer |= {"bytes_per_order": _per_order(report), "archive_bytes_per_command": _per_command(report)}
     return json.dumps(answer, indent=2, default=_plain)
 
 
@@ -65,7 +67,8 @@ def _cost(report: Report) -> str:
     cost = _per_order(report)
     return (
         f"log: {cost['commands']:.0f} bytes of commands an order; {cost['archive']:.0f} bytes an order in the"
-        f" archive on disk, indexes included ({report.archive_bytes:,} bytes); {rate}"
+        f" archive on disk, {_per_command(report):.0f} a command, indexes included"
+        f" ({report.archive_bytes:,} bytes for {report.archived_commands:,} commands); {rate}"
     )
 
 
@@ -75,6 +78,11 @@ def _per_order(report: Report) -> dict[str, float]:
         "commands": report.command_bytes / max(1, report.orders),
         "archive": report.archive_bytes / report.archived_orders if report.archived_orders else 0.0,
     }
+
+
+def _per_command(report: Report) -> float:
+    """Bytes of the archive on disk for each command in it."""
+    return report.archive_bytes / report.archived_commands if report.archived_commands else 0.0
 
 
 def _lines(difference: Difference) -> list[str]:

@@ -67,7 +67,7 @@ class Partition:
 
 @dataclass(slots=True)
 class Status:
-    """`ready` is the gateway's answer: an order would be accepted now."""
+    """`ready` is the answer of the gateways: an order would be accepted now, by one of them at least."""
 
     ready: bool = False
     url: str = ""
@@ -85,8 +85,8 @@ async def read_status(run: Run | None, postgres_url: str) -> Status:
     async with anyio.create_task_group() as group:
         if run is not None:
             status.url = run.url
-            status.orders_grpc = f"{run.host}:{run.ports.orders}"
-            status.market_data_grpc = f"{run.host}:{run.ports.market_data}"
+            status.orders_grpc = run.ports.addresses("orders_port", run.host)
+            status.market_data_grpc = run.ports.addresses("market_data_port", run.host)
             group.start_soon(_ask_daemons_into, status, run)
         if postgres_url:
             group.start_soon(_ask_postgres, postgres_url, status)
@@ -96,7 +96,7 @@ async def read_status(run: Run | None, postgres_url: str) -> Status:
 async def _ask_daemons_into(status: Status, run: Run) -> None:
     async with http_client() as client:
         status.daemons = await ask_daemons(client, run)
-    status.ready = all(part.ready for part in status.daemons if part.name == "gateway")
+    status.ready = any(part.ready for part in status.daemons if part.name.startswith("gateway"))
 
 
 def http_client() -> httpx.AsyncClient:
@@ -106,8 +106,7 @@ def http_client() -> httpx.AsyncClient:
 
 async def ask_daemons(client: httpx.AsyncClient, run: Run) -> list[Part]:
     """What each daemon's /readyz says; one that does not answer is not ready."""
-    urls = {"gateway": run.url}
-    urls |= {name: f"http://127.0.0.1:{port}" for name, port in run.ports.health.items()}
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in run.ports.health.items()}
     found: dict[str, Part] = {}
     async with anyio.create_task_group() as group:
         for name, url in urls.items():

@@ -9,26 +9,29 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from os import getpid
 from pathlib import Path
 
 import anyio
+import httpx
 import psycopg
 from aiokafka.errors import KafkaError
 
-from common.config import Settings
-from daemons.local.fleet import Keeper, choose_ports, programs, running_fleet
+from common.config import Settings, is_loopback
+from common.identity.master_keys import with_own_master_key
+from daemons.local.fleet import Keeper, check_certificates, choose_ports, programs, running_fleet
 from daemons.local.ports import listen
 from daemons.local.prepare import prepare
 from daemons.local.process import DidNotComeUp, LocalError, Program, Progress, alone, tail_of
 from daemons.local.record import Run, locked, recorded
+from daemons.local.rolling import forget_restarts, heeding_restarts
 from daemons.local.servers import Servers, running_servers
 from daemons.local.status import Part, ask_daemons, http_client
 
 _READY_S = 60.0
 _HOPELESS_RESTARTS = 3
 _ASK_AGAIN_S = 0.1
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Signals = AbstractContextManager[AsyncIterator[signal.Signals]]
 
@@ -53,9 +56,10 @@ class Stop:
 
 
 async def up(settings: Settings, *, demo: bool, progress: Progress) -> None:
-    """Run until a signal. Raises LocalError with a sentence when something cannot work."""
+    """Run until a signal. Raises LocalError or BadSetting with a sentence when something cannot work."""
     data = Path(settings.data)
-    settings = settings.model_copy(update={"local_mode": settings.host in _LOOPBACK})
+    settings = settings.model_copy(update={"local_mode": is_loopback(settings.host)})
+    check_certificates(settings)
     stop = Stop()
     async with alone(), anyio.create_task_group() as group:
         with anyio.open_signal_receiver(*_ending_signals()) as received:
@@ -65,6 +69,9 @@ async def up(settings: Settings, *, demo: bool, progress: Progress) -> None:
                 locked(data),
                 listen(settings.host, settings.port, "--port or EXCHANGE_PORT") as listener,
             ):
+                forget_restarts(data)  # Else one asked for now would be signaled before it is heeded.
+                if settings.local_mode:
+                    settings = with_own_master_key(settings, data)
                 async with running_servers(data, settings, progress) as servers:
                     await _prepared(_with(settings, servers), progress)
                     await _serve(settings, servers, data, listener, stop, demo, progress)
@@ -106,7 +113,11 @@ async def _serve(
             await _until_ready(run, keepers)
             progress(f"The exchange is open: {url}")
             stop.serving = True
-            async with _demo(demo, url, data, progress):
+            async with (
+                http_client() as client,
+                heeding_restarts(keepers, data, partial(_is_ready, client, run), progress),
+                _demo(demo, url, data, progress),
+            ):
                 await stop.asked.wait()
 
 
@@ -161,6 +172,13 @@ async def _until_ready(run: Run, keepers: dict[str, Keeper]) -> None:
         log = keepers[part.name].program.log
         lines.append(f"---- the end of {log}\n{tail_of(log)}")
     raise DidNotComeUp("\n".join(["The exchange did not get ready:", *lines]))
+
+
+async def _is_ready(client: httpx.AsyncClient, run: Run, name: str) -> bool:
+    """Of this daemon, and of a gateway: an order would be accepted."""
+    parts = await ask_daemons(client, run)
+    gateways = [part.ready for part in parts if part.name.startswith("gateway")]
+    return any(gateways) and all(part.ready for part in parts if part.name == name)
 
 
 def _with(settings: Settings, servers: Servers) -> Settings:

@@ -9,16 +9,21 @@ need but the candles. Read in this order:
     render          numbers -> the JSON of API.md. Pure.
     protocol        what clients say, channels by name, the bytes of frames. Pure.
     channels        the public channels of a market: who listens and what they are sent
+    fanout          what was published, written to all listeners in one go
     markets         all feeds and channels; candles and tickers go out a few times a second
     directory       which markets there are, from order-service
+    records         what a record must be to be used. Pure.
     follow, events  Kafka: the readers, and what is done with their records
+    dead_letters    where those go that cannot be used
     repair, history PostgreSQL: the tape and candles at a start, and trades that Kafka did not bring
     candles         the candle writer, a leader for each partition
     private         orders, fills and balances, each to its owner alone
-    identities      whose token a client came with, and whether it still is
+    turns           order updates from Kafka and, sooner, from the settler: each once, none jumped over. Pure.
+    identities      whose token or key a client came with, and whether it still is
+    allowance       how much one client may say. Pure.
     connection, ws  one WebSocket client; the server
     desk            joins the last five for the clients
-    service         gRPC
+    service         gRPC, for the public and for the settler
     redis_sink      snapshots in Redis
     orders_client   what is asked of order-service
     metrics         what is counted

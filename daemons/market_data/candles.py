@@ -8,14 +8,16 @@ The same money may change hands all day: a volume stays at 64 bits when it would
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import anyio
 
 from common.core.messages import Market
 from common.core.units import MAX_INT64
 from common.core.views import INTERVALS_S, Candle, PublicTrade, aggregate
-from common.db import Connection, connect
+from common.db import Connection
 from common.lease import Lease, LeaseLost
+from common.spares import Session, Spares
 from daemons.market_data import metrics
 
 SERVICE = "candles"
@@ -48,24 +50,24 @@ _MOVE = """
 
 
 class CandleWriter:
-    """Leads what `share_partitions` gives it. `wake(partition)` says that trades have been seen."""
+    """Leads what `share_partitions` gives it. `wake(partition)` says that trades have been settled."""
 
     def __init__(self, postgres_url: str, markets: Callable[[int], Sequence[Market]]) -> None:
-        self._postgres_url = postgres_url
         self._markets = markets
         self._awake: dict[int, anyio.Event] = {}
+        self._sessions = Spares(partial(Session.open, postgres_url, "candles"))
+
+    async def run(self, partitions: int) -> None:
+        """Have sessions ready, until cancelled; without this a takeover is only slower."""
+        await self._sessions.keep(partitions)
 
     def wake(self, partition: int) -> None:
         self._awake.setdefault(partition, anyio.Event()).set()
 
     async def lead(self, lease: Lease) -> None:
         """Write candles until cancelled; raises LeaseLost, or what PostgreSQL says."""
-        async with connect(self._postgres_url, f"candles-{lease.partition}") as connection:
-            try:
-                await self._write(connection, lease)
-            finally:
-                # Leaving the block would roll back first, which a cancelled task cannot.
-                await connection.close()
+        async with self._sessions.session() as connection:
+            await self._write(connection, lease)
 
     async def _write(self, connection: Connection, lease: Lease) -> None:
         while True:

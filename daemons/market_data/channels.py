@@ -5,15 +5,16 @@ listener who joined or fell behind is brought up to date from the feed's present
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import time_ns
 
 from common.core.messages import Market
 from common.core.views import INTERVALS_S
+from common.socket_messages import INTERVALS_S as INTERVAL_NAMES
 from daemons.market_data import metrics
+from daemons.market_data.fanout import Fanout
 from daemons.market_data.feed import MarketFeed
 from daemons.market_data.outbox import Changes, Frame, Outbox, Subscription
-from daemons.market_data.protocol import INTERVALS_S as INTERVAL_NAMES
 from daemons.market_data.protocol import ChannelName
 from daemons.market_data.render import DepthBody, KlinesBody, TickerBody, TradesBody
 
@@ -38,10 +39,11 @@ class Channel(ABC):
     kind = ""
     conflates = False
 
-    def __init__(self, name: str, feed: MarketFeed) -> None:
+    def __init__(self, name: str, feed: MarketFeed, fanout: Fanout) -> None:
         self.name = name
         self.feed = feed
         self.sequence = 0
+        self._fanout = fanout
         self._listeners: dict[Subscription, None] = {}
         self._snapshot: Frame | None = None
 
@@ -57,6 +59,10 @@ class Channel(ABC):
         if self._listeners.pop(subscription, self) is not self:
             metrics.subscriptions.labels(self.kind).dec()
         subscription.outbox.forget(subscription)
+
+    def outboxes(self) -> Iterator[Outbox]:
+        """Of all who listen."""
+        return (subscription.outbox for subscription in self._listeners)
 
     def catch_up(self, subscription: Subscription) -> Frame | None:
         if subscription.sequence:
@@ -75,6 +81,8 @@ class Channel(ABC):
     def _publish(self, frame: Frame, changed: Changes | None = None) -> None:
         self.sequence = frame.sequence
         self._snapshot = frame if frame.snapshot else None
+        if self._listeners:
+            self._fanout.add(self, frame.born_s)
         for subscription in self._listeners:
             subscription.outbox.offer(subscription, frame, changed)
 
@@ -104,6 +112,7 @@ class DepthChannel(Channel):
             self._publish(frame, changes)
 
     def catch_up(self, subscription: Subscription) -> Frame | None:
+        self.publish(0.0)  # So that the snapshot does not run ahead of what the others were told.
         if not self.feed.depth.synced:
             return None
         if subscription.changed is None or not subscription.sequence:
@@ -140,6 +149,10 @@ class TradesChannel(Channel):
             Frame(self.name, body, snapshot=False, sequence=last, previous=self.sequence, born_s=born_s)
         )
 
+    def catch_up(self, subscription: Subscription) -> Frame | None:
+        self.publish(0.0)
+        return super().catch_up(subscription)
+
     def start(self) -> None:
         """The tape is seeded: those who wait for it are shown it."""
         self.feed.take_trades()
@@ -159,8 +172,8 @@ class KlinesChannel(Channel):
 
     kind = "klines"
 
-    def __init__(self, name: str, feed: MarketFeed, interval_s: int) -> None:
-        super().__init__(name, feed)
+    def __init__(self, name: str, feed: MarketFeed, fanout: Fanout, interval_s: int) -> None:
+        super().__init__(name, feed, fanout)
         self._interval_s = interval_s
 
     def publish(self, born_s: float) -> None:
@@ -179,7 +192,7 @@ class KlinesChannel(Channel):
         self._publish_snapshot()
 
     def catch_up(self, subscription: Subscription) -> Frame | None:
-        self.publish(0.0)  # So that the snapshot does not run ahead of what the others were told.
+        self.publish(0.0)
         return super().catch_up(subscription)
 
     def _make_snapshot(self) -> Frame | None:
@@ -196,8 +209,8 @@ class TickerChannel(Channel):
     kind = "ticker"
     conflates = True
 
-    def __init__(self, name: str, feed: MarketFeed, now: NowUs) -> None:
-        super().__init__(name, feed)
+    def __init__(self, name: str, feed: MarketFeed, fanout: Fanout, now: NowUs) -> None:
+        super().__init__(name, feed, fanout)
         self._now = now
         self._told: TickerBody | None = None
 
@@ -242,14 +255,16 @@ class TickerChannel(Channel):
 class MarketChannels:
     """All public channels of one market."""
 
-    def __init__(self, feed: MarketFeed, now: NowUs = now_us) -> None:
+    def __init__(self, feed: MarketFeed, fanout: Fanout | None = None, now: NowUs = now_us) -> None:
+        """Whoever gives no `fanout` has no listener to flush."""
         symbol = feed.market.symbol
+        fanout = fanout or Fanout()
         self.feed = feed
-        self.depth = DepthChannel(f"depth:{symbol}", feed)
-        self.trades = TradesChannel(f"trades:{symbol}", feed)
-        self.ticker = TickerChannel(f"ticker:{symbol}", feed, now)
+        self.depth = DepthChannel(f"depth:{symbol}", feed, fanout)
+        self.trades = TradesChannel(f"trades:{symbol}", feed, fanout)
+        self.ticker = TickerChannel(f"ticker:{symbol}", feed, fanout, now)
         self.klines = {
-            interval_s: KlinesChannel(f"klines:{symbol}:{name}", feed, interval_s)
+            interval_s: KlinesChannel(f"klines:{symbol}:{name}", feed, fanout, interval_s)
             for name, interval_s in INTERVAL_NAMES.items()
         }
         assert set(self.klines) == set(INTERVALS_S)
@@ -272,7 +287,7 @@ class MarketChannels:
         self.ticker.publish(0.0)
 
     def publish(self, born_s: float) -> None:
-        """At once: what changed in the book and the new trades."""
+        """What changed in the book, and the new trades."""
         self.depth.publish(born_s)
         if self.feed.seeded:
             self.trades.publish(born_s)

@@ -2,28 +2,45 @@
 
 Two tasks, in a group of their own. The reader answers requests one after the other, so a client that
 asks faster than it is answered waits in its own socket. The writer gathers what is queued into one
-send, under a deadline: a peer that does not read is dropped, and nobody else notices.
+send, under a deadline: a peer that does not read is dropped, and nobody else notices. While it sleeps, what
+public channels publish is written past it (see `fanout`).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
 import wsproto
 import wsproto.events as ws
-from anyio.abc import SocketStream
+from anyio.abc import ByteStream
 
 from common.core.errors import ExchangeError, Malformed, Unauthenticated
+from common.identity.signed import Credentials
+from common.socket_messages import (
+    MAX_CHANNELS,
+    Auth,
+    Authenticated,
+    Ping,
+    Pong,
+    Request,
+    Subscribe,
+    Subscribed,
+    TooManySubscriptions,
+    Unsubscribe,
+    Unsubscribed,
+)
 from daemons.market_data import metrics, protocol
-from daemons.market_data.outbox import Outbox, Subscription
-from daemons.market_data.protocol import ChannelName, Request
+from daemons.market_data.allowance import Allowance
+from daemons.market_data.outbox import SEND_BYTES, Outbox, Subscription
+from daemons.market_data.protocol import ChannelName
 
 READ_BYTES = 64 << 10
 MAX_MESSAGE_BYTES = 64 << 10
-SEND_BYTES = 64 << 10  # About as much goes into one send.
 SEND_S = 10.0
 PING_S = 20.0
 LINGER_S = 1.0
+MESSAGES_PER_S, MESSAGES_BURST = 50, 250  # Of a client; each channel that it asks for counts as one more.
 
 UNSUPPORTED, TOO_BIG, POLICY = 1003, 1009, 1008
 TOLD_CODES = frozenset({1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1013})
@@ -56,6 +73,9 @@ class Desk(Protocol):
     async def sign_in(self, client: "Client", token: str) -> int:
         """The user's id, and a watch on the token while the client lives; raises ExchangeError."""
 
+    async def sign_in_signed(self, client: "Client", credentials: Credentials) -> int:
+        """The same for a key and its signature."""
+
     def sign_out(self, client: "Client") -> None: ...
 
 
@@ -72,8 +92,15 @@ class Client:
     """A connection whose handshake is done."""
 
     def __init__(
-        self, stream: SocketStream, connection: wsproto.WSConnection, first_bytes: bytes, desk: Desk
+        self,
+        stream: ByteStream,
+        connection: wsproto.WSConnection,
+        first_bytes: bytes,
+        desk: Desk,
+        address: str,
     ) -> None:
+        """`address`: the client's IP address, as far as it is known."""
+        self.address = address
         self.outbox = Outbox()
         self.user_id: int | None = None
         self._stream = stream
@@ -82,6 +109,7 @@ class Client:
         self._desk = desk
         self._held: dict[str, _Public | PrivateSeat] = {}
         self._message = ""
+        self._allowance = Allowance(MESSAGES_PER_S, MESSAGES_BURST, anyio.current_time())
         self._pinged = False
 
     async def run(self) -> None:
@@ -109,19 +137,19 @@ class Client:
             self._leave(name)
         self.outbox.reply(protocol.error_frame(Unauthenticated(why), None))
         if private:
-            self.outbox.reply(protocol.reply_frame("unsubscribed", None, channels=private))
+            self.outbox.reply(protocol.reply_frame(Unsubscribed(private, None)))
 
     # ---- out ----------------------------------------------------------------------------------
 
     async def _write(self) -> None:
         while self.outbox.closed is None:
+            parts = [self.outbox.take_rest(), *self.outbox.take_urgent()]
             items = self.outbox.take(SEND_BYTES)
-            parts = self.outbox.take_urgent()
             parts += [item.wire for item in items]
-            if not parts:
+            chunk = b"".join(parts)
+            if not chunk:
                 await self.outbox.wait()
                 continue
-            chunk = b"".join(parts)
             if not await self._send(chunk):
                 return
             metrics.frames_out.inc(len(items))
@@ -131,7 +159,7 @@ class Client:
                 metrics.publish_to_send.observe(anyio.current_time() - born_s)
         code, reason = self.outbox.closed
         if code != 1006:
-            await self._send(protocol.close_frame(code, reason))
+            await self._send(self.outbox.take_rest() + protocol.close_frame(code, reason))
             await self._linger()
 
     async def _send(self, chunk: bytes) -> bool:
@@ -148,7 +176,8 @@ class Client:
     async def _linger(self) -> None:
         """Give the peer a moment to read the reason: closing at once could reset what it has not read."""
         with anyio.move_on_after(LINGER_S):
-            await self._stream.send_eof()
+            with suppress(NotImplementedError):  # TLS has no end of one direction.
+                await self._stream.send_eof()
             await anyio.sleep_forever()  # The reader ends the whole when the peer leaves.
 
     # ---- in -----------------------------------------------------------------------------------
@@ -180,9 +209,19 @@ class Client:
             self._pinged = True
             self.outbox.urgent(protocol.ping_frame())
 
+    def _spend(self, amount: int) -> bool:
+        """False when the client has said too much of late: it is closed then."""
+        if self._allowance.take(amount, anyio.current_time()):
+            return True
+        self.outbox.close(POLICY, "too many messages")
+        return False
+
     async def _feed(self, data: bytes) -> None:
         self._ws.receive_data(data)
         for event in self._ws.events():
+            # A part of a frame that has not come whole is free; each frame counts, also an empty one.
+            if getattr(event, "frame_finished", True) and not self._spend(1):
+                return
             if self.outbox.closed is not None:
                 return
             match event:
@@ -217,53 +256,55 @@ class Client:
             self.outbox.reply(protocol.error_frame(error, request.id))
 
     async def _answer(self, request: Request) -> None:
-        match request.op:
-            case "ping":
-                self.outbox.reply(protocol.reply_frame("pong", request.id))
-            case "auth":
+        match request:
+            case Ping():
+                self.outbox.reply(protocol.reply_frame(Pong(request.id)))
+            case Auth():
                 await self._sign_in(request)
-            case "subscribe":
+            case Subscribe():
                 await self._subscribe(request)
-            case "unsubscribe":
+            case Unsubscribe():
                 for name in request.channels:
                     protocol.parse_channel(name)
                 for name in request.channels:
                     self._leave(name)
-                self.outbox.reply(protocol.reply_frame("unsubscribed", request.id, channels=request.channels))
+                self.outbox.reply(protocol.reply_frame(Unsubscribed(request.channels, request.id)))
 
     # ---- subscriptions --------------------------------------------------------------------------
 
-    async def _sign_in(self, request: Request) -> None:
-        if not request.token:
-            raise Malformed("a token is needed", {"token": "missing"})
-        user_id = await self._desk.sign_in(self, request.token)
+    async def _sign_in(self, request: Auth) -> None:
+        if request.api_key and not request.token:
+            given = Credentials(request.api_key, str(request.timestamp), request.signature)
+            user_id = await self._desk.sign_in_signed(self, given)
+        elif request.token and not request.api_key:
+            user_id = await self._desk.sign_in(self, request.token)
+        else:
+            raise Malformed(
+                "send a token, or api_key, timestamp and signature", {"token": "this, or a signature"}
+            )
         if self.user_id not in (None, user_id):
             for name in [name for name in self._held if protocol.parse_channel(name).private]:
                 self._leave(name)
         self.user_id = user_id
-        self.outbox.reply(protocol.reply_frame("authenticated", request.id, user_id=str(user_id)))
+        self.outbox.reply(protocol.reply_frame(Authenticated(str(user_id), request.id)))
 
-    async def _subscribe(self, request: Request) -> None:
+    async def _subscribe(self, request: Subscribe) -> None:
         """All of the channels or, when one of them cannot be, none."""
         names = [(name, protocol.parse_channel(name)) for name in dict.fromkeys(request.channels)]
         wanted = [(name, parsed) for name, parsed in names if name not in self._held]
-        if not names:
-            raise Malformed("channels are needed", {"channels": "missing"})
-        if len(self._held) + len(wanted) > protocol.MAX_CHANNELS:
-            raise protocol.TooManySubscriptions(details={"limit": str(protocol.MAX_CHANNELS)})
+        if len(self._held) + len(wanted) > MAX_CHANNELS:
+            raise TooManySubscriptions(details={"limit": str(MAX_CHANNELS)})
         if self.user_id is None and any(parsed.private for _, parsed in wanted):
             raise Unauthenticated("authenticate before subscribing to a private channel")
         sources = {name: self._desk.public(parsed) for name, parsed in wanted if not parsed.private}
-        self.outbox.reply(
-            protocol.reply_frame("subscribed", request.id, channels=[name for name, _ in names])
-        )
+        self.outbox.reply(protocol.reply_frame(Subscribed([name for name, _ in names], request.id)))
         for name, source in sources.items():
             self._held[name] = _Public(source, source.join(self.outbox))
         for name, parsed in wanted:
             if parsed.private:
                 await self._take_seat(name, request)
 
-    async def _take_seat(self, name: str, request: Request) -> None:
+    async def _take_seat(self, name: str, request: Subscribe) -> None:
         if self.user_id is None:  # Revoked while the seat before this one was taken.
             return
         seat = self._desk.private(name, self.user_id, self.outbox)

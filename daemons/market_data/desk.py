@@ -1,5 +1,6 @@
 """What WebSocket clients ask for, joined: public channels, private channels, and who they are."""
 
+from common.identity.signed import Credentials
 from daemons.market_data.channels import Channel
 from daemons.market_data.connection import Client
 from daemons.market_data.identities import Identities
@@ -25,6 +26,9 @@ class FrontDesk:
 
     async def sign_in(self, client: Client, token: str) -> int:
         return await self._identities.sign_in(client, token)
+
+    async def sign_in_signed(self, client: Client, credentials: Credentials) -> int:
+        return await self._identities.sign_in_signed(client, credentials)
 
     def sign_out(self, client: Client) -> None:
         self._identities.sign_out(client)

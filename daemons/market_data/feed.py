@@ -166,7 +166,7 @@ class MarketFeed:
     def _count(self, trade: TradeLike) -> None:
         self._ticker.add(trade)
         for interval, view in self.candles.items():
-            self._begun[interval].add(view.add(trade).open_time_us)
+            self._begun[interval].add(view.fold(trade))
 
     def _take_waiting(self) -> None:
         while self.seeded and (trade := self._waiting.pop(self.tape.last_trade_id + 1, None)) is not None:

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 
 from common.config import Settings
 from common.health import Health
-from common.kafka import Reader, Record, reader
+from common.kafka_reader import Reader, Record, reader
 from common.telemetry import get_logger
 from daemons.market_data import metrics
 
@@ -28,11 +28,17 @@ EVERYTHING = 1 << 62
 
 
 class Progress:
-    """Which partitions of a topic have been read up to where they ended at the start; told to Health."""
+    """Which partitions of a topic have been read up to where they ended at the start; told to Health.
 
-    def __init__(self, health: Health, topic: str, partitions: int) -> None:
+    `on_all` is called once, when all have.
+    """
+
+    def __init__(
+        self, health: Health, topic: str, partitions: int, on_all: Callable[[], None] = lambda: None
+    ) -> None:
         self._health = health
         self._topic = topic
+        self._on_all = on_all
         self._missing = set(range(partitions))
         self._count = partitions
         self._report()
@@ -41,6 +47,8 @@ class Progress:
         if partition in self._missing:
             self._missing.discard(partition)
             self._report()
+            if not self._missing:
+                self._on_all()
 
     def _report(self) -> None:
         done = self._count - len(self._missing)
@@ -60,6 +68,7 @@ class Follow:
     take: Take
     progress: Progress
     go_back: GoBack = lambda _partition: None
+    on_new_topic: Callable[[], None] = lambda: None  # Kafka was wiped: nobody can read what was unread.
 
     async def run(self) -> None:
         """Read until cancelled; when Kafka cannot be reached, try again from the same place."""
@@ -92,7 +101,10 @@ class _Reading:
             self._first_end = end
         if self._position is None:
             self._position = end - self._follow.back
-        self._position = max(earliest, min(self._position, end))
+        elif self._position > end:
+            self._position = earliest
+            self._follow.on_new_topic()
+        self._position = max(earliest, self._position)
         return self._position
 
     async def run(self, source: Reader) -> None:
@@ -105,10 +117,9 @@ class _Reading:
                 await self._maybe_go_back(source)
             records = await source.poll(max_wait_s=POLL_S)
             if records:
-                if records[0].offset < self._position:
-                    log.warning(
-                        "read again from further back", topic=follow.topic, partition=follow.partition
-                    )
+                if records[0].offset != self._position:
+                    log.warning("read from another place", topic=follow.topic, partition=follow.partition)
+                    follow.on_new_topic()
                 self._records.inc(len(records))
                 await follow.take(follow.partition, records)
                 self._position = records[-1].offset + 1

@@ -12,7 +12,15 @@ stale_token = Counter(
     _PREFIX + "stale_token_total", "Records dropped because a newer leader has spoken (I6)", ["topic"]
 )
 repeats = Counter(_PREFIX + "repeats_total", "Events dropped because they were seen before", ["topic"])
+told_directly = Counter(
+    _PREFIX + "told_directly_total",
+    "Records of order updates that the settler told ahead of Kafka, by what became of them",
+    ["result"],
+)
 undecodable = Counter(_PREFIX + "undecodable_total", "Records that are not what their topic holds", ["topic"])
+dead_letters = Counter(
+    _PREFIX + "dead_letters_total", "Such records put on exchange.dead_letters, or not", ["result"]
+)
 book_gaps = Counter(_PREFIX + "book_gaps_total", "Book updates that did not follow the last one")
 reseeks = Counter(_PREFIX + "reseeks_total", "Times a partition of the order book was read again")
 trades_fetched = Counter(_PREFIX + "trades_fetched_total", "Missed trades fetched from PostgreSQL")
@@ -28,7 +36,7 @@ closes = Counter(_PREFIX + "closes_total", "WebSocket connections ended, by reas
 handshakes_refused = Counter(_PREFIX + "handshakes_refused_total", "Upgrades that failed", ["reason"])
 publish_to_send = Histogram(
     _PREFIX + "publish_to_send_seconds",
-    "From an event's arrival here to its bytes handed to the socket; the oldest frame of each send",
+    "From an event's arrival here to its bytes handed to the last of the sockets; the oldest frame of a send",
     buckets=LATENCY_BUCKETS_S,
 )
 event_age = Histogram(

@@ -11,7 +11,9 @@ import grpc
 import grpc.aio
 
 from common.core.messages import Market
+from common.identity.caller import Caller, SigningKey, caller_from, signing_key_from
 from common.rpc import from_rpc_error, grpc_channel
+from common.tls import Tls
 from common.wire import market_from_proto
 from exchange.v1 import internal_pb2, internal_pb2_grpc, orders_pb2, orders_pb2_grpc, types_pb2
 
@@ -33,10 +35,15 @@ class OrdersClient:
             channel
         )
 
-    async def authenticate(self, token: str) -> int:
-        """The user's id; raises Unauthenticated when the token is nobody's."""
+    async def authenticate(self, token: str) -> Caller:
+        """Whose token it is; raises Unauthenticated when it is nobody's."""
         request = internal_pb2.AuthenticateRequest(token=token)
-        return (await _answer(self._internal.Authenticate(request, timeout=CALL_S))).user_id
+        return caller_from(await _answer(self._internal.Authenticate(request, timeout=CALL_S)))
+
+    async def find_key(self, api_key: str) -> SigningKey:
+        """A live API key; raises Unauthenticated."""
+        request = internal_pb2.FindKeyRequest(api_key=api_key)
+        return signing_key_from(await _answer(self._internal.FindKey(request, timeout=CALL_S)))
 
     async def markets(self) -> list[Market]:
         answer = await _answer(self._orders.ListMarkets(orders_pb2.ListMarketsRequest(), timeout=CALL_S))
@@ -81,6 +88,6 @@ async def _answer(call: Awaitable[Answer]) -> Answer:
 
 
 @asynccontextmanager
-async def orders_client(address: str) -> AsyncIterator[OrdersClient]:
-    async with grpc_channel(address) as channel:
+async def orders_client(address: str, tls: Tls | None = None) -> AsyncIterator[OrdersClient]:
+    async with grpc_channel(address, tls) as channel:
         yield OrdersClient(channel)

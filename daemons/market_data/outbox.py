@@ -12,12 +12,14 @@ MAX_CHANGED_LEVELS for each depth subscription.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
 
 from daemons.market_data import metrics, protocol
 
+SEND_BYTES = 64 << 10  # About as much goes into one send.
 SOFT_BYTES = 128 << 10  # From here on, what can be conflated is.
 HARD_BYTES = 2 << 20  # Beyond it a client is too slow for channels that cannot be conflated.
 LAST_WORDS_S = 5.0  # What a send under way has left when the client is to be closed.
@@ -117,8 +119,16 @@ class Subscription:
             self.changed |= changed
 
 
+# Writes to the client's socket what it takes now; how many bytes that is.
+WriteNow = Callable[[bytes], int]
+
+
 class Outbox:
-    """The queue of one client. Everything but `wait` returns at once."""
+    """The queue of one client. Everything but `wait` returns at once.
+
+    Its reader is the client's writer, which sleeps in `wait`. While it does, and `write_now` is set, what
+    channels offer does not wake it: whoever published calls `flush`.
+    """
 
     def __init__(self, *, soft_bytes: int = SOFT_BYTES, hard_bytes: int = HARD_BYTES) -> None:
         assert 0 < soft_bytes <= hard_bytes
@@ -128,6 +138,8 @@ class Outbox:
         self._queue: deque[Item] = deque()
         self._behind: dict[Subscription, None] = {}
         self._wake: anyio.Event | None = None
+        self._rest = b""
+        self.write_now: WriteNow | None = None
         self.bytes = 0
         self.closed: tuple[int, str] | None = None
         self.on_close: anyio.CancelScope | None = None  # Its deadline is brought forward: last words.
@@ -139,16 +151,19 @@ class Outbox:
         if subscription.behind or (subscription.source.conflates and self.bytes > self._soft_bytes):
             subscription.fall_behind(None if frame.snapshot else changed)
             self._behind[subscription] = None
-            self._notify()
-        elif self._push(frame, f"too slow for {subscription.source.name}"):
+        elif self._push(frame, subscription.source.name):
             subscription.sequence = frame.sequence
+        if self.write_now is None:
+            self._notify()
 
     def reply(self, wire: bytes) -> None:
-        self._push(Reply(wire), "does not read its answers")
+        self._push(Reply(wire), "")
+        self._notify()
 
     def send(self, frame: Frame) -> None:
         """Queue a frame of a private channel, which nobody else is sent."""
-        self._push(frame, f"too slow for {frame.channel}")
+        self._push(frame, frame.channel)
+        self._notify()
 
     def urgent(self, wire: bytes) -> None:
         """A ping or pong: goes before everything that waits."""
@@ -205,23 +220,46 @@ class Outbox:
             taken.append(frame)
         return taken
 
+    def take_rest(self) -> bytes:
+        """What is left of a send that has begun: goes before everything else."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def flush(self) -> tuple[int, int]:
+        """Send what waits, unless the writer is at work; how many frames and bytes were taken.
+
+        What the socket does not take at once is left to the writer.
+        """
+        if self._wake is None or self.write_now is None:
+            return 0, 0
+        frames = size_bytes = 0
+        while not self._rest and (items := self.take(SEND_BYTES)):
+            chunk = b"".join([item.wire for item in items]) if len(items) > 1 else items[0].wire
+            written = self.write_now(chunk)
+            if written < len(chunk):
+                self._rest = chunk[written:]
+                self._notify()
+            frames += len(items)
+            size_bytes += len(chunk)
+        return frames, size_bytes
+
     async def wait(self) -> None:
         """Return when there may be something to take, or to close."""
-        if self._queue or self._urgent or self.closed is not None:
+        if self._rest or self._queue or self._urgent or self.closed is not None:
             return
         self._wake = anyio.Event()
         await self._wake.wait()
 
-    def _push(self, item: Item, too_slow: str) -> bool:
+    def _push(self, item: Item, channel: str) -> bool:
+        """False when there is no room for it; `channel` is empty for an answer."""
         if self.closed is not None:
             return False
         # One item may always wait, however large: a snapshot of a deep book is one.
         if self.bytes and self.bytes + item.weight > self._hard_bytes:
-            self.close(TRY_AGAIN_LATER, too_slow)
+            self.close(TRY_AGAIN_LATER, f"too slow for {channel}" if channel else "does not read its answers")
             return False
         self._queue.append(item)
         self.bytes += item.weight
-        self._notify()
         return True
 
     def _notify(self) -> None:

@@ -1,8 +1,10 @@
 """The private channels: orders, fills and balances, each to its owner alone.
 
 A seat is one connection's subscription. It joins the user's feed first and keeps what comes, fetches the
-snapshot, sends it, then sends what the snapshot did not have: so nothing is missed in between. Updates
-come from exchange.order_updates, that is, after TX2 (I11).
+snapshot, sends it, then sends what the snapshot did not have: so nothing is missed in between. For the same
+reason the first snapshot waits until every partition's updates are read: a reader that opens after it begins
+at the end, and what came between the two would be told by nobody. Updates come from exchange.order_updates
+and, sooner, from the settler itself: both after TX2 (I11), and each once.
 """
 
 from collections.abc import Sequence
@@ -11,19 +13,22 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from common.core.errors import Busy, ExchangeError
+from common.core.errors import Busy, ExchangeError, Unavailable
 from common.shown import account_json, fill_json
 from common.telemetry import get_logger
 from daemons.market_data import metrics, protocol, render
 from daemons.market_data.directory import Directory
 from daemons.market_data.outbox import Frame, Outbox
 from daemons.market_data.render import Plain
+from daemons.market_data.turns import Place, Turns
 from exchange.v1 import events_pb2, orders_pb2, types_pb2
 
 FILLS_IN_SNAPSHOT = 100
 MAX_KEPT = 10_000  # Updates that wait for a snapshot.
 MAX_FETCHES = 16  # Account look-ups under way.
 BALANCE_S = 0.1  # Between two look-ups for one user.
+OPEN_S = 10.0  # How long a client waits for the updates to be read at all, after a start.
+START_OVER_S = 10.0  # The other partitions of a wiped Kafka have been found by then.
 
 log = get_logger(__name__)
 
@@ -51,9 +56,15 @@ class Seat:
         self._kept: list[Update] | None = []
         self._left = False
         self._balances: dict[int, types_pb2.Account] = {}
+        # What the snapshot showed: this process may still read what is older, and no order goes backwards.
+        self._orders: dict[int, orders_pb2.Order] = {}
+        self._fills: set[tuple[int, int, int]] = set()
 
     async def start(self) -> None:
         """Send the snapshot, then what came meanwhile; raises ExchangeError."""
+        await self._desk.opened()
+        if self._left:
+            return
         self._desk.join(self)
         match self.kind:
             case "orders":
@@ -89,25 +100,29 @@ class Seat:
                 self._balances[account.asset_id] = account
                 self._send(account_json(asset, account))
 
+    def close(self) -> None:
+        """The client is to subscribe again, and gets a snapshot."""
+        self._outbox.close(1012, f"{self.kind} may have been missed; subscribe again")
+
     async def _start_orders(self) -> None:
         orders = await self._desk.source.live_orders(self.user_id)
-        seen = {order.order_id: order for order in orders}
+        self._orders = {order.order_id: order for order in orders}
         rows = []
         for order in orders:
             market = await self._desk.directory.learn(order.market_id)
             if market is not None:
                 rows.append(render.order_to_json(market, order))
-        self._open(rows, [update for update in self._kept or () if not in_snapshot(update[0], seen)])
+        self._open(rows)
 
     async def _start_fills(self) -> None:
         fills = await self._desk.source.fills(self.user_id, FILLS_IN_SNAPSHOT)
-        seen = {(fill.market_id, fill.trade_id, fill.order_id) for fill in fills}
+        self._fills = {(fill.market_id, fill.trade_id, fill.order_id) for fill in fills}
         rows = []
         for fill in fills:
             market = await self._desk.directory.learn(fill.market_id)
             if market is not None:
                 rows.append(fill_json(market, fill))
-        self._open(rows, [(without_fills(update, seen), time_us) for update, time_us in self._kept or ()])
+        self._open(rows)
 
     async def _start_balances(self) -> None:
         accounts = await self._desk.source.accounts(self.user_id)
@@ -118,14 +133,14 @@ class Seat:
                 self._balances[account.asset_id] = account
                 rows.append(account_json(asset, account))
         touched = bool(self._kept)
-        self._open(rows, [])
+        self._open(rows)
         if touched:
             self._desk.mark(self.user_id)
 
-    def _open(self, rows: list[dict[str, object]], missed: list[Update]) -> None:
+    def _open(self, rows: Sequence[object]) -> None:
         if self._left:
             return
-        self._kept = None
+        missed, self._kept = self._kept or [], None
         self._send(rows, snapshot=True)
         for update in missed:
             self._tell(update)
@@ -135,11 +150,12 @@ class Seat:
         market = self._desk.directory.market(change.state.market_id)
         if market is None or self.kind == "balances":
             return
-        if self.kind == "orders":
+        if self.kind == "fills":
+            for fill in without_fills(change, self._fills).fills:
+                self._send(fill_json(market, fill))
+        elif not in_snapshot(change, self._orders):
+            self._orders.pop(change.state.order_id, None)
             self._send(render.order_update_to_json(market, change, time_us))
-            return
-        for fill in change.fills:
-            self._send(fill_json(market, fill))
 
     def _send(self, data: object, *, snapshot: bool = False) -> None:
         self._sequence += 1
@@ -184,10 +200,22 @@ class PrivateDesk:
         self.source = source
         self.directory = directory
         self._seats: dict[int, dict[Seat, None]] = {}
-        # By partition: the last sequence that was told, and the last order of its batch.
-        self._seen: dict[int, tuple[int, int]] = {}
+        self._turns = Turns()
         self._touched: dict[int, None] = {}  # Users whose accounts are to be looked up.
         self._waiting = anyio.Event()
+        self._started_over_s = float("-inf")
+        self._reading = anyio.Event()
+
+    def open(self) -> None:
+        """The updates of every partition are read from now on."""
+        self._reading.set()
+
+    async def opened(self) -> None:
+        """Until they are. Raises Unavailable when that takes too long: Kafka is away."""
+        with anyio.move_on_after(OPEN_S):
+            await self._reading.wait()
+            return
+        raise Unavailable("Order updates cannot be read yet; subscribe again")
 
     def seat(self, kind: str, user_id: int, outbox: Outbox) -> Seat:
         return Seat(self, kind, user_id, outbox)
@@ -203,14 +231,24 @@ class PrivateDesk:
         if not seats:
             self._seats.pop(seat.user_id, None)
 
-    def take(self, updates: events_pb2.OrderUpdates) -> None:
-        """A record of exchange.order_updates; one that was seen changes nothing."""
-        # A large batch comes in parts, which have the next of its orders each, by id.
-        place = updates.last_sequence, updates.orders[-1].state.order_id if updates.orders else 0
-        if place <= self._seen.get(updates.partition, (0, 0)):
-            metrics.repeats.labels("order_updates").inc()
-            return
-        self._seen[updates.partition] = place
+    def has_seen(self, updates: events_pb2.OrderUpdates) -> bool:
+        """True when taking this record would change nothing."""
+        return self._turns.seen(updates)
+
+    def take(self, updates: events_pb2.OrderUpdates, after: Place | None = None) -> bool:
+        """A record of exchange.order_updates, or the same told directly, `after` another; one that was seen
+        changes nothing. False when its turn has not come: Kafka is waited for."""
+        failures: list[Exception] = []
+        for due in self._turns.take(updates, after):
+            try:
+                self._tell(due)
+            except Exception as error:  # It has had its turn, and those behind it must have theirs.
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return self._turns.seen(updates)
+
+    def _tell(self, updates: events_pb2.OrderUpdates) -> None:
         if not self._seats:
             return
         for update in updates.orders:
@@ -222,6 +260,20 @@ class PrivateDesk:
                 seat.take((update, updates.time_us))
                 if seat.kind == "balances":
                     self.mark(user_id)
+
+    def start_over(self) -> None:
+        """Updates may be lost: Kafka was wiped before they were read, or before they were sent.
+
+        They are settled, so every snapshot from now on has them; each partition that finds it out says so.
+        """
+        now_s = anyio.current_time()
+        if now_s - self._started_over_s < START_OVER_S:
+            return
+        self._started_over_s = now_s
+        seats = [seat for seats in self._seats.values() for seat in seats]
+        log.warning("private clients are to subscribe again", seats=len(seats))
+        for seat in seats:
+            seat.close()
 
     def mark(self, user_id: int) -> None:
         """Look the user's accounts up soon; several marks make one look-up."""

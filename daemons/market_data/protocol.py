@@ -4,45 +4,16 @@ Server frames are never masked (RFC 6455, 5.1), so the bytes of a frame are the 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 
-from common.core.errors import ExchangeError, Malformed, NotFound, Refused
-
-INTERVALS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "1d": 86_400}
-PRIVATE = ("orders", "balances", "fills")
-MAX_CHANNELS = 200
+from common.core.errors import ExchangeError, Malformed
+from common.shown import Error
+from common.socket_messages import INTERVALS_S, PRIVATE, Failed, Reply, Request, RequestId, UnknownChannel
 
 _TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 _encoder = msgspec.json.Encoder()
-
-
-class UnknownChannel(NotFound):
-    """There is no such channel."""
-
-    code = "UNKNOWN_CHANNEL"
-
-
-class TooManySubscriptions(Refused):
-    """A connection may hold 200 subscriptions."""
-
-    code = "TOO_MANY_SUBSCRIPTIONS"
-
-
-class Request(msgspec.Struct, forbid_unknown_fields=True):
-    """One message of a client. `id` comes back in the answer."""
-
-    op: Literal["subscribe", "unsubscribe", "auth", "ping"]
-    channels: list[str] = []
-    id: int | str | None = None
-    token: str = ""
-    api_key: str = ""
-    timestamp: int | str = 0
-    signature: str = ""
-
-
-_request = msgspec.json.Decoder(Request)
+_request: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +37,7 @@ def parse_request(text: str) -> Request:
         raise Malformed(f"not a request: {error}") from None
 
 
-def request_id(text: str) -> int | str | None:
+def request_id(text: str) -> RequestId:
     """The `id` of a message that is no request, as far as it has one: for the error that answers it."""
     try:
         raw = msgspec.json.decode(text)
@@ -108,13 +79,12 @@ def data_frame(channel: str, *, snapshot: bool, sequence: int, previous: int, da
     )
 
 
-def reply_frame(op: str, id: int | str | None, **more: object) -> bytes:
-    return text_frame(_encoder.encode({"op": op, **more, "id": id}))
+def reply_frame(reply: Reply) -> bytes:
+    return text_frame(_encoder.encode(reply))
 
 
-def error_frame(error: ExchangeError, id: int | str | None) -> bytes:
-    body = {"code": error.code, "message": error.message, "details": error.details}
-    return reply_frame("error", id, error=body)
+def error_frame(error: ExchangeError, id: RequestId) -> bytes:
+    return reply_frame(Failed(Error(error.code, error.message, error.details), id))
 
 
 def text_frame(payload: bytes) -> bytes:

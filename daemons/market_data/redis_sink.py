@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -90,16 +91,20 @@ class RedisSink:
                             pipeline.eval(SCRIPT, 1, key, *arguments)
                     for result in await pipeline.execute():
                         metrics.redis_writes.labels("written" if result else "refused").inc()
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            # RuntimeError is uvloop's word for a connection that was reset a moment ago. redis-py does not
+            # know it, and would keep that connection.
+            with anyio.move_on_after(CALL_S):
+                await redis.connection_pool.disconnect()
             metrics.redis_writes.labels("failed").inc()
             # Ready all the same: nothing here depends on it.
-            self._health.set("redis", True, f"unreachable: {type(error).__name__}")
+            self._health.set("redis", False, f"unreachable: {type(error).__name__}", needed=False)
             for market_id, channels in touched.items():
                 self._touched.setdefault(market_id, channels)
             self._waiting.set()
             await anyio.sleep(RETRY_S)
             return
-        self._health.set("redis", True, "")
+        self._health.set("redis", True, needed=False)
         await anyio.sleep(FLUSH_S)
 
 
@@ -124,19 +129,18 @@ def hashes(prefix: str, channels: MarketChannels) -> list[tuple[str, list[str]]]
     if depth.synced:
         bids, asks = depth.top(LEVELS)
         book = DepthBody(feed.market, bids, asks).to_json()
-        assert isinstance(book, dict)
         fields = {
-            "bid": book["bids"][0][0] if bids else "",
-            "ask": book["asks"][0][0] if asks else "",
-            "bids": protocol.to_json(book["bids"]).decode(),
-            "asks": protocol.to_json(book["asks"]).decode(),
+            "bid": book.bids[0][0] if bids else "",
+            "ask": book.asks[0][0] if asks else "",
+            "bids": protocol.to_json(book.bids).decode(),
+            "asks": protocol.to_json(book.asks).decode(),
             "time": time_to_text(depth.time_us),
         }
         found.append((f"{prefix}:book:{feed.market.symbol}", head + _flat(fields)))
     if feed.seeded and depth.synced:
         ticker = {
             name: "" if value is None else str(value)
-            for name, value in channels.ticker.body().to_json().items()
+            for name, value in msgspec.structs.asdict(channels.ticker.body().to_json()).items()
         }
         found.append((f"{prefix}:ticker:{feed.market.symbol}", head + _flat(ticker)))
     return found

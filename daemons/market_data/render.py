@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.core import views
 from common.core.messages import Market, OrderStatus, Reason, Side
 from common.core.units import atoms_to_text, price_to_text, qty_to_text, time_to_text
-from common.core.views import Candle, Level, Ticker, TradeLike
-from common.shown import candle_json, fill_json, ticker_json, trade_json
+from common.core.views import Candle, Level, TradeLike
+from common.shown import Ticker, candle_json, fill_json, ticker_json, trade_json
+from common.socket_messages import Depth, LiveOrder, OrderUpdate
 from exchange.v1 import events_pb2, orders_pb2, types_pb2
 
 
@@ -22,8 +24,8 @@ class DepthBody:
     def weight(self) -> int:
         return 28 * (len(self.bids) + len(self.asks))
 
-    def to_json(self) -> object:
-        return {"bids": _levels(self.market, self.bids), "asks": _levels(self.market, self.asks)}
+    def to_json(self) -> Depth:
+        return Depth(_levels(self.market, self.bids), _levels(self.market, self.asks))
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class KlinesBody:
 @dataclass(slots=True)
 class TickerBody:
     market: Market
-    ticker: Ticker
+    ticker: views.Ticker
     bid_ticks: int
     ask_ticks: int
 
@@ -67,7 +69,7 @@ class TickerBody:
     def weight(self) -> int:
         return 300
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> Ticker:
         return ticker_json(self.market, self.ticker, bid_ticks=self.bid_ticks, ask_ticks=self.ask_ticks)
 
 
@@ -82,69 +84,52 @@ class Plain:
         return self.data
 
 
-def _levels(market: Market, levels: Sequence[Level]) -> list[tuple[str, str]]:
+def _levels(market: Market, levels: Sequence[Level]) -> list[tuple[str, ...]]:
     return [(price_to_text(market, price), qty_to_text(market, qty)) for price, qty in levels]
 
 
-def order_to_json(market: Market, order: orders_pb2.Order) -> dict[str, object]:
+def order_to_json(market: Market, order: orders_pb2.Order) -> LiveOrder:
     """An order of a snapshot: what an update tells, and what it was placed with."""
-    told = _order(
-        market,
-        order.order_id,
-        order.client_order_id,
-        Side(order.side),
-        (order.status, order.reason),
-        (order.filled_lots, order.filled_quote_atoms, order.fee_atoms),
-    )
+    side, reason = Side(order.side), Reason(order.reason)
     priced = order.type == types_pb2.ORDER_TYPE_LIMIT
-    return told | {
-        "type": types_pb2.OrderType.Name(order.type).removeprefix("ORDER_TYPE_"),
-        "price": price_to_text(market, order.price_ticks) if priced else None,
-        "quantity": qty_to_text(market, order.qty_lots) if order.qty_lots else None,
-        "last_fill": None,
-        "sequence": order.sequence,
-        "time": time_to_text(order.updated_us),
-    }
+    return LiveOrder(
+        order_id=str(order.order_id),
+        client_order_id=order.client_order_id or None,
+        symbol=market.symbol,
+        side=side.name,
+        type=types_pb2.OrderType.Name(order.type).removeprefix("ORDER_TYPE_"),
+        price=price_to_text(market, order.price_ticks) if priced else None,
+        quantity=qty_to_text(market, order.qty_lots) if order.qty_lots else None,
+        status=OrderStatus(order.status).name,
+        reason=None if reason is Reason.NONE else reason.name,
+        filled_quantity=qty_to_text(market, order.filled_lots),
+        filled_quote=atoms_to_text(market.quote, order.filled_quote_atoms),
+        fee=_fee(market, side, order.fee_atoms),
+        last_fill=None,
+        sequence=order.sequence,
+        time=time_to_text(order.updated_us),
+    )
 
 
-def order_update_to_json(
-    market: Market, update: events_pb2.UserOrderUpdate, time_us: int
-) -> dict[str, object]:
+def order_update_to_json(market: Market, update: events_pb2.UserOrderUpdate, time_us: int) -> OrderUpdate:
     """An order as a settlement left it."""
     state = update.state
-    told = _order(
-        market,
-        state.order_id,
-        state.client_order_id,
-        Side(state.side),
-        (state.status, state.reason),
-        (state.filled_lots, state.filled_quote_atoms, state.fee_atoms),
+    side, reason = Side(state.side), Reason(state.reason)
+    return OrderUpdate(
+        order_id=str(state.order_id),
+        client_order_id=state.client_order_id or None,
+        symbol=market.symbol,
+        side=side.name,
+        status=OrderStatus(state.status).name,
+        reason=None if reason is Reason.NONE else reason.name,
+        filled_quantity=qty_to_text(market, state.filled_lots),
+        filled_quote=atoms_to_text(market.quote, state.filled_quote_atoms),
+        fee=_fee(market, side, state.fee_atoms),
+        last_fill=fill_json(market, update.fills[-1]) if update.fills else None,
+        sequence=state.sequence,
+        time=time_to_text(time_us),
     )
-    return told | {
-        "last_fill": fill_json(market, update.fills[-1]) if update.fills else None,
-        "sequence": state.sequence,
-        "time": time_to_text(time_us),
-    }
 
 
-def _order(
-    market: Market,
-    order_id: int,
-    client_order_id: str,
-    side: Side,
-    status: tuple[int, int],
-    filled: tuple[int, int, int],
-) -> dict[str, object]:
-    """`status`: status and reason; `filled`: lots, quote atoms, and atoms of the fee."""
-    reason = Reason(status[1])
-    return {
-        "order_id": str(order_id),
-        "client_order_id": client_order_id or None,
-        "symbol": market.symbol,
-        "side": side.name,
-        "status": OrderStatus(status[0]).name,
-        "reason": None if reason is Reason.NONE else reason.name,
-        "filled_quantity": qty_to_text(market, filled[0]),
-        "filled_quote": atoms_to_text(market.quote, filled[1]),
-        "fee": atoms_to_text(market.base if side is Side.BUY else market.quote, filled[2]),
-    }
+def _fee(market: Market, side: Side, atoms: int) -> str:
+    return atoms_to_text(market.base if side is Side.BUY else market.quote, atoms)

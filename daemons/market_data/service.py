@@ -1,19 +1,24 @@
-"""The gRPC service MarketData. Its streams take frames from outboxes like those of WebSocket clients:
-a slow reader's book is conflated, and one that is too slow for trades is ended with BUSY."""
+"""The gRPC services: MarketData for the public, MarketDataInternal for the settlers.
 
-from collections.abc import AsyncIterator, Callable, Sequence
+The public streams take frames from outboxes like those of WebSocket clients: a slow reader's book is
+conflated, and one that is too slow for trades is ended with BUSY.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import grpc.aio
 
 from common.core.errors import Busy, Malformed, Unavailable
 from common.core.units import MAX_INT64
 from common.core.views import INTERVALS_S, Candle, Level, TradeLike
+from common.peers import Peers
+from common.tls import Role
 from daemons.market_data.channels import Channel, MarketChannels
 from daemons.market_data.markets import Markets
 from daemons.market_data.outbox import Frame, Outbox
 from daemons.market_data.render import DepthBody, TradesBody
+from exchange.v1 import internal_pb2, internal_pb2_grpc, market_data_pb2_grpc, types_pb2
 from exchange.v1 import market_data_pb2 as md
-from exchange.v1 import market_data_pb2_grpc, types_pb2
 
 MOST = 1_000
 TAKE_BYTES = 256 << 10
@@ -114,6 +119,17 @@ async def _frames(channel: Channel) -> AsyncIterator[Frame]:
         channel.leave(subscription)
 
 
+class InternalService(internal_pb2_grpc.MarketDataInternalServicer):
+    """Believes its callers: on a port that lets only order-service in here."""
+
+    def __init__(self, take: Callable[[Sequence[internal_pb2.Told]], Awaitable[None]]) -> None:
+        self._take = take
+
+    async def Tell(self, request: internal_pb2.TellRequest, context: Context) -> internal_pb2.TellResponse:
+        await self._take(request.told)
+        return internal_pb2.TellResponse()
+
+
 def register(markets: Markets) -> Callable[[grpc.aio.Server], None]:
     """For `common.rpc.serve_grpc`."""
 
@@ -121,6 +137,24 @@ def register(markets: Markets) -> Callable[[grpc.aio.Server], None]:
         market_data_pb2_grpc.add_MarketDataServicer_to_server(MarketDataService(markets), server)
 
     return add
+
+
+def register_internal(
+    markets: Markets,
+    take: Callable[[Sequence[internal_pb2.Told]], Awaitable[None]],
+) -> Callable[[grpc.aio.Server], None]:
+    """Likewise, and for the gateway what the public port serves; `take` is given what the settlers tell."""
+
+    def add(server: grpc.aio.Server) -> None:
+        register(markets)(server)
+        internal_pb2_grpc.add_MarketDataInternalServicer_to_server(InternalService(take), server)
+
+    return add
+
+
+INTERNAL_CALLERS = Peers(
+    {Role.GATEWAY: ("/exchange.v1.MarketData/",), Role.ORDER_SERVICE: ("/exchange.v1.MarketDataInternal/",)}
+)
 
 
 def _limit(name: str, asked: int, default: int) -> int:

@@ -1,6 +1,6 @@
 """What one applied batch becomes on Kafka. Pure: the same batch gives the same bytes, token apart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from common.core.messages import Applied, BookUpdate
 from common.kafka import Message
@@ -11,12 +11,12 @@ from common.wire import encode_book, encode_trades, settlement_parts
 TRADES_A_RECORD = 5_000
 
 
-def messages_for(applied: Applied, topics: Topics, *, token: int, orders_offset: int) -> list[Message]:
-    """The settlement first: it is what money waits for."""
+def event_messages(applied: Applied, topics: Topics, orders_offset: int) -> list[Message]:
+    """What money waits for, the settlement, then the trades. No token yet: `stamped` adds the leader's."""
     settlement = applied.settlement
     partition = settlement.partition
     messages = [
-        Message(topics.settlements, partition, part, token, orders_offset)
+        Message(topics.settlements, partition, part, source_offset=orders_offset)
         for part in settlement_parts(settlement)
     ]
     for start in range(0, len(settlement.trades), TRADES_A_RECORD):
@@ -26,9 +26,14 @@ def messages_for(applied: Applied, topics: Topics, *, token: int, orders_offset:
             trades=settlement.trades[start : start + TRADES_A_RECORD],
             time_us=settlement.time_us,
         )
-        messages.append(Message(topics.trades, partition, value, token))
-    return messages + book_messages(applied.books, topics, partition, token)
+        messages.append(Message(topics.trades, partition, value))
+    return messages
 
 
-def book_messages(books: Sequence[BookUpdate], topics: Topics, partition: int, token: int) -> list[Message]:
-    return [Message(topics.orderbook, partition, encode_book(book), token) for book in books]
+def book_messages(books: Sequence[BookUpdate], topics: Topics, partition: int) -> list[Message]:
+    return [Message(topics.orderbook, partition, encode_book(book)) for book in books]
+
+
+def stamped(messages: Iterable[Message], token: int) -> list[Message]:
+    """The messages as the leader with this token sends them."""
+    return [Message(each.topic, each.partition, each.value, token, each.source_offset) for each in messages]

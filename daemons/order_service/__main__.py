@@ -5,6 +5,8 @@ drain leaves them from the inside: the ports refuse, what was accepted is commit
 leases are released, the sessions close.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
@@ -13,22 +15,35 @@ import psycopg
 from common import db
 from common.config import BadSetting, Settings
 from common.health import Health, serve_health
+from common.identity.kept import Kept
+from common.identity.master_keys import vault_of
+from common.identity.redis_claims import shared_replays
+from common.identity.signed import SignedRequests
+from common.identity.vault import Vault
+from common.identity.window import Window
 from common.kafka import producer
 from common.lease import PostgresLeases
 from common.partitions import share_partitions
 from common.rpc import serve_grpc
+from common.stops import SETTLEMENT
 from common.supervise import Lifecycle, calm_collector, run
 from common.telemetry import get_logger
+from common.tls import Role, Tls, internal_tls, public_credentials
 from common.topics import topics
-from daemons.order_service import relay, upkeep
+from daemons.order_service import admin_service, relay, upkeep
+from daemons.order_service.backlog import Backlog
+from daemons.order_service.callers import INTERNAL_CALLERS
 from daemons.order_service.committer import Committer
-from daemons.order_service.identity import Tokens, by_daemon, by_token
+from daemons.order_service.identity import PublicDoor, by_daemon
+from daemons.order_service.key_desk import KeyDesk
+from daemons.order_service.look_ups import Directory
 from daemons.order_service.markets import Markets
 from daemons.order_service.queries import Queries
 from daemons.order_service.relay import Relays
 from daemons.order_service.service import InternalService, OrdersService, register
-from daemons.order_service.settlement import SETTLEMENT
+from daemons.order_service.settled import SettledOrders, Watermarks
 from daemons.order_service.settler import Settler
+from daemons.order_service.teller import teller
 from daemons.order_service.testers import Testers
 
 ORDERS, INTERNAL = "exchange.v1.Orders", "exchange.v1.OrderInternal"
@@ -38,20 +53,27 @@ log = get_logger(__name__)
 
 
 async def main(settings: Settings, life: Lifecycle) -> None:
+    tls = internal_tls(settings, Role.ORDER_SERVICE)
+    vault = vault_of(settings)
     health = Health()
     health.set("postgres", False, "not reached yet")
     partitions = range(settings.partitions)
     relays = Relays(settings.partitions)
     markets = Markets()
+    backlog = Backlog(settings.backlog_orders)
     async with (
         db.pool(settings.postgres_url, name="order-service", max_size=8) as pool,
         producer(settings) as kafka,
         PostgresLeases(settings.postgres_url, settings.name) as leases,
+        teller(settings.market_data_internal_address, tls) as telling,
         anyio.create_task_group() as working,
     ):
         await working.start(serve_health, health, settings.host, settings.health_port)
         await _wait_for_schema(markets, pool)
-        settler = Settler(settings, kafka, markets, relays, partial(_report_partition, health))
+        watermarks = Watermarks()
+        settler = Settler(
+            settings, kafka, markets, relays, telling, partial(_report_partition, health), watermarks.reached
+        )
         for partition in partitions:
             working.start_soon(
                 relay.relay_partition,
@@ -61,10 +83,13 @@ async def main(settings: Settings, life: Lifecycle) -> None:
                 relays,
                 partition,
             )
-        for task in (markets.keep_fresh, upkeep.reap, upkeep.archive):
+        for task in (markets.keep_fresh, upkeep.reap, upkeep.archive, upkeep.forget_keys, watermarks.watch):
             working.start_soon(task, pool)
-        working.start_soon(relay.watch_progress, pool, relays)
+        working.start_soon(relay.watch_progress, pool, relays, backlog)
+        working.start_soon(upkeep.keep_topics, settings, health)
         working.start_soon(_probe, pool, health)
+        working.start_soon(settler.run)
+        working.start_soon(telling.run)
         working.start_soon(
             partial(
                 share_partitions,
@@ -76,12 +101,21 @@ async def main(settings: Settings, life: Lifecycle) -> None:
                 renew_s=settings.lease_renew_s,
             )
         )
-        await _serve(settings, life, markets, relays, pool, health)
+        await _serve(settings, tls, vault, life, markets, relays, backlog, watermarks, pool, health)
         working.cancel_scope.cancel()
 
 
 async def _serve(
-    settings: Settings, life: Lifecycle, markets: Markets, relays: Relays, pool: db.Pool, health: Health
+    settings: Settings,
+    tls: Tls | None,
+    vault: Vault,
+    life: Lifecycle,
+    markets: Markets,
+    relays: Relays,
+    backlog: Backlog,
+    watermarks: Watermarks,
+    pool: db.Pool,
+    health: Health,
 ) -> None:
     """TX1 and the ports; returns when everything that was accepted is committed."""
     committer = Committer(
@@ -90,13 +124,17 @@ async def _serve(
         relays,
         batch_requests=settings.batch_orders,
         queue_requests=settings.queue_orders,
+        backlog=backlog,
     )
-    tokens = Tokens(pool, cache_s=settings.token_cache_s)
     queries = Queries(pool, markets)
-    internal = InternalService(committer, tokens, Testers(pool, local_mode=settings.local_mode), pool, relays)
-    public_orders = OrdersService(by_token(tokens), committer, queries, markets)
-    daemon_orders = OrdersService(by_daemon, committer, queries, markets)
-    async with anyio.create_task_group() as committing:
+    settled = SettledOrders(watermarks, markets, queries, most=settings.settle_waiters)
+    directory = Directory(pool, vault)
+    key_desk = KeyDesk(directory, pool, session_s=settings.session_s)
+    testers = Testers(pool, vault, local_mode=settings.local_mode)
+    internal = InternalService(committer, key_desk, testers, pool, relays)
+    daemon_orders = OrdersService(by_daemon, committer, queries, markets, settled, claimed_keys=True)
+    async with _public_door(settings, directory) as door, anyio.create_task_group() as committing:
+        public_orders = OrdersService(door, committer, queries, markets, settled)
         await committing.start(committer.run)
         async with (
             serve_grpc(
@@ -105,6 +143,8 @@ async def _serve(
                 service_names=[ORDERS, INTERNAL],
                 drain_s=settings.drain_s / 2,
                 ready=lambda: health.ready,
+                credentials=tls.server_credentials() if tls else None,
+                peers=INTERNAL_CALLERS if tls else None,
             ),
             serve_grpc(
                 partial(register, orders=public_orders),
@@ -112,11 +152,31 @@ async def _serve(
                 service_names=[ORDERS],
                 drain_s=settings.drain_s / 2,
                 ready=lambda: health.ready,
+                credentials=public_credentials(settings),
+            ),
+            serve_grpc(
+                partial(admin_service.register, service=admin_service.AdminService(pool, vault)),
+                f"{settings.host}:{settings.admin_port}",
+                service_names=[admin_service.SERVICE],
+                drain_s=settings.drain_s / 2,
+                ready=lambda: health.ready,
+                credentials=tls.server_credentials() if tls else None,
+                peers=admin_service.CALLERS if tls else None,
             ),
         ):
             calm_collector()
             await life.stopped()
+            settled.end()
         committer.finish()
+
+
+@asynccontextmanager
+async def _public_door(settings: Settings, directory: Directory) -> AsyncIterator[PublicDoor]:
+    window = Window(settings.receive_window_ms)
+    tokens = Kept(directory.token, settings.token_cache_s)
+    keys = Kept(directory.signing_key, settings.token_cache_s)
+    async with shared_replays(settings.redis_url, settings.topic_prefix, window) as replays:
+        yield PublicDoor(tokens, SignedRequests(keys, window, replays))
 
 
 async def _wait_for_schema(markets: Markets, pool: db.Pool) -> None:

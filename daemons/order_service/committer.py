@@ -3,8 +3,8 @@
 An idle exchange gives a batch of one at once; a busy one shares a commit among hundreds. The queue is
 bounded: a full one answers Busy instead of growing.
 
-Does not promise: an answer. When PostgreSQL stays away, the caller hears Unavailable, and what became
-of its order is found by sending the same client_order_id again.
+Does not promise: an answer. When PostgreSQL stays away, the caller hears Unavailable within about twice
+`GIVE_UP_S`, and what became of its order is found by sending the same client_order_id again.
 """
 
 from collections import deque
@@ -21,12 +21,14 @@ from prometheus_client import Counter, Gauge, Histogram
 from common import db
 from common.core.errors import Busy, ExchangeError, Unavailable
 from common.telemetry import get_logger
+from daemons.order_service.backlog import Backlog
 from daemons.order_service.markets import Markets
 from daemons.order_service.placement import Doubt, Placement
 from daemons.order_service.relay import Relays
 from daemons.order_service.requests import Answer, Request
 
-BLOCK = 1_000  # Order ids taken from the sequence at once; its INCREMENT.
+BLOCK = 1_000  # Order ids that one value of the sequence stands for; its INCREMENT.
+BLOCKS = 8  # Taken at once, so that few batches pay the round trip; what a restart loses are numbers.
 GIVE_UP_S = 4.0
 RETRY_S = 0.05
 
@@ -48,42 +50,79 @@ log = get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Unit:
+class Submitted:
     """Requests that came together, and go into one transaction together."""
 
     requests: Sequence[Request]
-    done: anyio.Event = field(default_factory=anyio.Event)
-    answers: list[Answer] = field(default_factory=list)
+    since_s: float = field(default_factory=anyio.current_time)
+    abandoned: bool = False  # Its caller has gone, perhaps to ask elsewhere.
+    _answers: list[Answer] | None = None
+    _answered: anyio.Event | None = None  # Made when somebody waits: most of a stream's need none.
+
+    async def wait(self) -> list[Answer]:
+        """The answers, one for each request. Who is cancelled meanwhile has gone."""
+        if self._answers is None:
+            self._answered = self._answered or anyio.Event()
+            try:
+                await self._answered.wait()
+            except anyio.get_cancelled_exc_class():
+                self.abandon()
+                raise
+        assert self._answers is not None
+        return self._answers
+
+    def abandon(self) -> None:
+        """What is in no transaction yet will be in none."""
+        self.abandoned = True
+
+    def answer(self, answers: list[Answer]) -> None:
+        self._answers = answers
+        if self._answered is not None:
+            self._answered.set()
 
 
 class Committer:
     """Owns the session of TX1. `run` works until `finish` was called and everything is answered."""
 
     def __init__(
-        self, postgres_url: str, markets: Markets, relays: Relays, *, batch_requests: int, queue_requests: int
+        self,
+        postgres_url: str,
+        markets: Markets,
+        relays: Relays,
+        *,
+        batch_requests: int,
+        queue_requests: int,
+        backlog: Backlog | None = None,
     ) -> None:
         self._postgres_url = postgres_url
         self._markets = markets
         self._relays = relays
+        self._backlog = backlog
         self._batch_requests = batch_requests
         self._queue_requests = queue_requests
-        self._units: deque[_Unit] = deque()
+        self._units: deque[Submitted] = deque()
         self._queued = 0
         self._arrived = anyio.Event()
         self._finishing = False
 
     async def submit(self, requests: Sequence[Request]) -> list[Answer]:
         """Give the requests to the next transaction and wait for their answers, one for each."""
+        return await self.enqueue(requests).wait()
+
+    def enqueue(self, requests: Sequence[Request]) -> Submitted:
+        """Give the requests to the next transaction, after all that came before them.
+
+        Raises Busy when too many wait already, and Unavailable when nothing new is taken any more.
+        """
         if self._finishing:
             raise Unavailable("This order-service is stopping; send the request again")
         if self._queued + len(requests) > self._queue_requests:
             raise Busy(f"{self._queued} requests wait already")
-        unit = _Unit(requests)
+        unit = Submitted(requests)
         self._units.append(unit)
         self._count(len(requests))
         self._arrived.set()
-        await unit.done.wait()
-        return unit.answers
+        return unit
 
     def finish(self) -> None:
         """Take nothing new; `run` ends when what was accepted is answered."""
@@ -93,17 +132,19 @@ class Committer:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """One transaction after the other, until `finish` was called and everything is answered."""
         task_status.started()
-        async with _Session(self._postgres_url, self._markets) as session:
+        async with _Session(self._postgres_url, self._markets, self._backlog) as session:
             while units := await self._next_batch():
                 await self._answer(session, units)
 
-    async def _next_batch(self) -> list[_Unit]:
+    async def _next_batch(self) -> list[Submitted]:
         """Wait for requests: whole units, at least one, up to the size of a batch. Empty: finished."""
+        self._drop_stale()
         while not self._units:
             if self._finishing:
                 return []
             self._arrived = anyio.Event()
             await self._arrived.wait()
+            self._drop_stale()
         units = [self._units.popleft()]
         size = len(units[0].requests)
         while self._units and size + len(self._units[0].requests) <= self._batch_requests:
@@ -112,7 +153,20 @@ class Committer:
         self._count(-size)
         return units
 
-    async def _answer(self, session: "_Session", units: list[_Unit]) -> None:
+    def _drop_stale(self) -> None:
+        """Those whose caller has gone, which may have had another answer elsewhere by now, and those that
+        have waited too long: while PostgreSQL hangs, a full queue would have to wait for each batch's end.
+        """
+        oldest_s = anyio.current_time() - GIVE_UP_S
+        late = [unit for unit in self._units if unit.since_s < oldest_s]
+        if late or any(unit.abandoned for unit in self._units):
+            left = (unit for unit in self._units if not unit.abandoned and unit.since_s >= oldest_s)
+            self._units = deque(left)
+            self._count(sum(len(unit.requests) for unit in self._units) - self._queued)
+        for unit in late:
+            _deliver([unit], [Unavailable("The database is behind; nothing was done")] * len(unit.requests))
+
+    async def _answer(self, session: "_Session", units: list[Submitted]) -> None:
         """Run the batch until it has answers, through lost connections, for at most `GIVE_UP_S`."""
         requests = [request for unit in units for request in unit.requests]
         BATCH.observe(len(requests))
@@ -148,7 +202,7 @@ class Committer:
         self._relays.wake(*committed.partitions)
         return committed.answers
 
-    async def _answer_apart(self, session: "_Session", units: list[_Unit], error: psycopg.Error) -> None:
+    async def _answer_apart(self, session: "_Session", units: list[Submitted], error: psycopg.Error) -> None:
         """A batch that PostgreSQL refuses for good: halve it until the request that it is stands alone.
 
         A unit is halved too: the gateway's has the orders of many users.
@@ -164,11 +218,10 @@ class Committer:
             _deliver(units, [ExchangeError("The order could not be written")])
             return
         middle = len(unit.requests) // 2
-        halves = _Unit(unit.requests[:middle]), _Unit(unit.requests[middle:])
+        halves = Submitted(unit.requests[:middle]), Submitted(unit.requests[middle:])
         for half in halves:
             await self._answer(session, [half])
-        unit.answers = [answer for half in halves for answer in half.answers]
-        unit.done.set()
+        unit.answer([answer for half in halves for answer in await half.wait()])
 
     def _count(self, more: int) -> None:
         self._queued += more
@@ -178,9 +231,10 @@ class Committer:
 class _Session:
     """The session that TX1 runs on, opened when it is needed, and the order ids taken from it."""
 
-    def __init__(self, postgres_url: str, markets: Markets) -> None:
+    def __init__(self, postgres_url: str, markets: Markets, backlog: Backlog | None) -> None:
         self._postgres_url = postgres_url
         self._markets = markets
+        self._backlog = backlog
         self._stack = AsyncExitStack()
         self._placement: Placement | None = None
         self._order_ids: deque[int] = deque()
@@ -199,9 +253,9 @@ class _Session:
     async def placement(self) -> Placement:
         if self._placement is None:
             connection = await self._stack.enter_async_context(
-                db.connect(self._postgres_url, "order-service tx1")
+                db.connect(self._postgres_url, "order-service tx1", by_key=True)
             )
-            self._placement = Placement(connection, self._markets)
+            self._placement = Placement(connection, self._markets, self._backlog)
         return self._placement
 
     async def drop(self) -> None:
@@ -213,17 +267,17 @@ class _Session:
         """Ids from blocks of the sequence; those of a block that is lost are never used, which is fine."""
         placement = await self.placement()
         while len(self._order_ids) < count:
-            first = await placement.next_block()
-            self._order_ids.extend(range(first, first + BLOCK))
+            for first in await placement.next_blocks(BLOCKS):
+                self._order_ids.extend(range(first, first + BLOCK))
         return [self._order_ids.popleft() for _ in range(count)]
 
 
-def _deliver(units: list[_Unit], answers: Sequence[Answer]) -> None:
+def _deliver(units: list[Submitted], answers: Sequence[Answer]) -> None:
     start = 0
     for unit in units:
-        unit.answers = list(answers[start : start + len(unit.requests)])
-        start += len(unit.requests)
-        for answer in unit.answers:
-            if isinstance(answer, Exception):
+        own = list(answers[start : start + len(unit.requests)])
+        start += len(own)
+        for answer in own:
+            if isinstance(answer, ExchangeError):
                 REFUSED.labels(answer.code).inc()
-        unit.done.set()
+        unit.answer(own)

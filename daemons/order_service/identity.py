@@ -1,85 +1,122 @@
-"""Who is calling: by bearer token on the public port, by `x-user-id` on the internal one.
+"""Who is calling: by token or signature on the public port, by `x-user-id` on the internal one.
 
-The user is never taken from a message. Answers about tokens are kept for at most `token_cache_s`, so
-that a revoked one ends within that time.
+The user is never taken from a message. What is known of tokens and keys is kept for at most `token_cache_s`,
+so that a revoked one ends within that time; on a stream, with its next message.
+
+    authorization: Bearer TOKEN
+    x-api-key, x-timestamp, x-signature     over timestamp + "GRPC" + the method's full name, such as
+                                            /exchange.v1.Orders/Submit; messages are not signed
 """
 
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+from urllib.parse import unquote
 
-import anyio
 import grpc.aio
 
 from common.admin import token_sha256
-from common.core.errors import Unauthenticated, Unavailable
-from common.db import Pool, is_transient
+from common.core.errors import Unauthenticated
+from common.identity.caller import Caller
+from common.identity.kept import Kept
+from common.identity.signed import Credentials, SignedRequests
+from common.identity.signing import grpc_message
 
-CACHED_TOKENS = 10_000
 BEARER = "bearer "
+ORDERS = "/exchange.v1.Orders/"
 
 Context = grpc.aio.ServicerContext[object, object]
-Identify = Callable[[Context], Awaitable[int]]
-
-_OWNER = "SELECT user_id FROM tokens WHERE token_sha256 = %s AND revoked_at IS NULL"
-
-
-class Tokens:
-    """Looks tokens up, and keeps what it found for a moment. Unknown ones are never kept."""
-
-    def __init__(self, pool: Pool, *, cache_s: float) -> None:
-        self._pool = pool
-        self._cache_s = cache_s
-        self._kept: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
-
-    async def owner(self, token: str) -> int:
-        """The token's user; raises Unauthenticated, or Unavailable when nobody can tell."""
-        digest = token_sha256(token)
-        user_id, until_s = self._kept.get(digest, (0, 0.0))
-        if user_id and anyio.current_time() < until_s:
-            return user_id
-        user_id = await self._look_up(digest)
-        self._kept[digest] = (user_id, anyio.current_time() + self._cache_s)
-        self._kept.move_to_end(digest)
-        if len(self._kept) > CACHED_TOKENS:
-            self._kept.popitem(last=False)
-        return user_id
-
-    async def _look_up(self, digest: bytes) -> int:
-        try:
-            async with self._pool.connection() as connection:
-                row = await (await connection.execute(_OWNER, [digest])).fetchone()
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            raise Unavailable("Tokens cannot be looked up right now") from error
-        if row is None:
-            self._kept.pop(digest, None)
-            raise Unauthenticated
-        return int(row[0])
+T = TypeVar("T")
+Confirm = Callable[[], Awaitable[None]]
 
 
-def by_token(tokens: Tokens) -> Identify:
-    """For the public port: `authorization: Bearer TOKEN` in the call's metadata."""
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Somebody who was let in. `confirm` raises when they would not be any more; None: nobody has to ask."""
 
-    async def identify(context: Context) -> int:
-        value = _metadata(context, "authorization")
-        if not value.lower().startswith(BEARER):
+    user_id: int
+    confirm: Confirm | None = None
+
+    def watched(self, messages: AsyncIterator[T]) -> AsyncIterator[T]:
+        """A stream's messages, each confirmed before it is given on."""
+        return messages if self.confirm is None else _Watched(messages, self.confirm)
+
+
+class _Watched(Generic[T]):
+    def __init__(self, messages: AsyncIterator[T], confirm: Confirm) -> None:
+        self._messages = messages
+        self._confirm = confirm
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        message = await anext(self._messages)
+        await self._confirm()
+        return message
+
+
+class Identify(Protocol):
+    async def __call__(self, context: Context, method: str, needs: int) -> Guest:
+        """Who calls this method of Orders. Raises Unauthenticated or Forbidden (or a kind of them), Busy,
+        Unavailable."""
+
+
+class PublicDoor:
+    """For the public port."""
+
+    def __init__(self, tokens: Kept[Caller], signed: SignedRequests) -> None:
+        self._tokens = tokens
+        self._signed = signed
+
+    async def __call__(self, context: Context, method: str, needs: int) -> Guest:
+        given = dict(context.invocation_metadata() or ())
+        address = peer_address(context.peer())
+        authorization = _text(given, "authorization")
+        if authorization:
+            again = self._by_token(authorization)
+            caller = await again()
+        elif "x-api-key" in given:
+            signed = Credentials(
+                *(_text(given, name) for name in ("x-api-key", "x-timestamp", "x-signature"))
+            )
+            caller = await self._signed.identify(
+                signed, lambda timestamp: grpc_message(timestamp, ORDERS + method), address
+            )
+            again = partial(self._by_key, signed.api_key)
+        else:
+            raise Unauthenticated("The call's metadata needs authorization: Bearer TOKEN, or a signature")
+        caller.check(needs, address)
+
+        async def confirm() -> None:
+            (await again()).check(needs, address)
+
+        return Guest(caller.user_id, confirm)
+
+    def _by_token(self, authorization: str) -> Callable[[], Awaitable[Caller]]:
+        if not authorization.lower().startswith(BEARER):
             raise Unauthenticated("The call's metadata needs authorization: Bearer TOKEN")
-        return await tokens.owner(value[len(BEARER) :].strip())
+        token = authorization[len(BEARER) :].strip()
+        return partial(self._tokens.find, token_sha256(token), token)
 
-    return identify
+    async def _by_key(self, api_key: str) -> Caller:
+        return (await self._signed.find(api_key)).caller
 
 
-async def by_daemon(context: Context) -> int:
+async def by_daemon(context: Context, method: str, needs: int) -> Guest:  # noqa: ARG001
     """For the internal port: the calling daemon has authenticated the user, and names them."""
-    value = _metadata(context, "x-user-id")
+    value = _text(dict(context.invocation_metadata() or ()), "x-user-id")
     if not value.isascii() or not value.isdigit():
         raise Unauthenticated("An internal call needs the metadata x-user-id")
-    return int(value)
+    return Guest(int(value))
 
 
-def _metadata(context: Context, key: str) -> str:
-    for name, value in context.invocation_metadata() or ():
-        if name == key:
-            return value if isinstance(value, str) else value.decode("utf-8", "replace")
-    return ""
+def peer_address(peer: str) -> str:
+    """The IP address in what gRPC calls a peer, such as ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000."""
+    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")
+
+
+def _text(metadata: Mapping[str, str | bytes], name: str) -> str:
+    value = metadata.get(name, "")
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")

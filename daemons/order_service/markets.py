@@ -22,11 +22,13 @@ class Markets:
 
     by_symbol: dict[str, Market] = field(default_factory=dict)
     by_id: dict[int, Market] = field(default_factory=dict)
+    symbols: dict[int, str] = field(default_factory=dict)
 
     def fill(self, markets: Iterable[Market]) -> None:
         """Take what was read; a look that began before another's end must not forget what that one found."""
         self.by_id = self.by_id | {market.market_id: market for market in markets}
         self.by_symbol = {market.symbol: market for market in self.by_id.values()}
+        self.symbols = {market.market_id: market.symbol for market in self.by_id.values()}
 
     def named(self, symbol: str) -> Market:
         market = self.by_symbol.get(symbol)

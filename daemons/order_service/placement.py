@@ -6,14 +6,18 @@ look, hold and take the sequence, write and commit. `planning` decides between t
 Does not promise: fairness between batches. Who calls decides what stands in a batch, and in what order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from psycopg.rows import TupleRow
 
 from common import sequence
 from common.core import messages as m
 from common.db import Connection
+from common.trip import Asked, Param, Trips
+from daemons.order_service import order_rows
+from daemons.order_service.backlog import Backlog
 from daemons.order_service.markets import Markets
 from daemons.order_service.planning import Known, Lookup, Plan, Seen, check, decide, lookup_for
 from daemons.order_service.requests import Accepted, Answer, NewOrder, Request
@@ -21,7 +25,12 @@ from daemons.order_service.requests import Accepted, Answer, NewOrder, Request
 # Below this many rows, statements in the pipeline beat the round trips that a COPY needs.
 COPY_FROM_ROWS = 12
 
-_LOCK_USERS = "SELECT user_id FROM users WHERE user_id = ANY(%s) ORDER BY user_id FOR NO KEY UPDATE"
+Row = TypeVar("Row")
+
+_BEGIN, _COMMIT = "BEGIN", "COMMIT"
+_LOCK_USERS = """
+SELECT user_id FROM users WHERE user_id = ANY(%s::bigint[]) ORDER BY user_id FOR NO KEY UPDATE
+"""
 # LATERAL keeps the plan at one index probe for each id, however large the table and the batch.
 _KNOWN = """
 SELECT o.order_id, o.sequence, o.created_us, o.user_id, o.market_id, o.side, o.type, o.time_in_force,
@@ -30,12 +39,12 @@ FROM unnest(%s::bigint[], %s::text[]) AS w (user_id, client_order_id), LATERAL (
     SELECT * FROM orders WHERE user_id = w.user_id AND client_order_id = w.client_order_id LIMIT 1
 ) o
 """
-_CANCELS = "SELECT order_id, user_id, partition, status FROM orders WHERE order_id = ANY(%s)"
+_CANCELS = "SELECT order_id, user_id, partition, status FROM orders WHERE order_id = ANY(%s::bigint[])"
 _LIVE = """
 SELECT user_id, partition, market_id, count(*) FROM orders
-WHERE user_id = ANY(%s) AND status <= 3 GROUP BY user_id, partition, market_id
+WHERE user_id = ANY(%s::bigint[]) AND live GROUP BY user_id, partition, market_id
 """
-_STATES = "SELECT market_id, status, last_price_ticks FROM market_states WHERE market_id = ANY(%s)"
+_STATES = "SELECT market_id, status, last_price_ticks FROM market_states WHERE market_id = ANY(%s::int[])"
 _LOCK_ACCOUNTS = """
 SELECT a.user_id, a.asset_id, a.available_atoms
 FROM accounts a
@@ -47,19 +56,15 @@ UPDATE accounts a SET available_atoms = a.available_atoms - w.atoms, held_atoms 
 FROM unnest(%s::bigint[], %s::int[], %s::bigint[]) AS w (user_id, asset_id, atoms)
 WHERE a.user_id = w.user_id AND a.asset_id = w.asset_id
 """
-_COLUMNS = """
-    order_id, user_id, market_id, partition, sequence, client_order_id, side, type, time_in_force, post_only,
-    stp, price_ticks, qty_lots, quote_atoms, hold_atoms, created_us, status, held_atoms, updated_us
+_EFFECTS = """
+SELECT k.user_id, k.key, k.effect FROM unnest(%s::bigint[], %s::text[]) AS w (user_id, key), LATERAL (
+    SELECT * FROM idempotency_keys WHERE user_id = w.user_id AND key = w.key LIMIT 1
+) k WHERE k.effect IS NOT NULL
 """
-_TYPES = (
-    *("int8", "int8", "int4", "int4", "int8", "text", "int2", "int2", "int2", "bool"),
-    *("int2", "int8", "int8", "int8", "int8", "int8", "int2", "int8", "int8"),
-)
-_INSERT = f"INSERT INTO orders ({_COLUMNS}) VALUES ({', '.join(['%s'] * len(_TYPES))})"  # noqa: S608
-_COPY = f"COPY orders ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
-_ANY_OF = "SELECT 1 FROM orders WHERE order_id = ANY(%s) LIMIT 1"
-
-_OrderRow = tuple[object, ...]
+# The last rows that TX1 locks: whoever claims or settles a key holds nothing else.
+_SET_EFFECT = "UPDATE idempotency_keys SET effect = %s WHERE user_id = %s AND key = %s"
+_ANY_OF = "SELECT 1 FROM orders WHERE order_id = ANY(%s::bigint[]) LIMIT 1"
+_BLOCKS = "SELECT nextval('order_ids') FROM generate_series(1, %s::int)"
 
 
 @dataclass(slots=True)
@@ -82,9 +87,12 @@ class Doubt:
 class Placement:
     """Runs TX1 on one session. Order ids come from the caller, taken before the transaction (I2)."""
 
-    def __init__(self, connection: Connection, markets: Markets) -> None:
+    def __init__(self, connection: Connection, markets: Markets, backlog: Backlog | None = None) -> None:
+        """`backlog`: which partitions take no new orders; None: all take any number."""
         self._connection = connection
+        self._trips = Trips(connection)
         self._markets = markets
+        self._backlog = backlog or Backlog()
         self.doubt: Doubt | None = None
 
     async def commit(self, requests: Sequence[Request], order_ids: Sequence[int]) -> Committed:
@@ -94,13 +102,15 @@ class Placement:
         batch may have been committed all the same, and `did_commit` tells.
         """
         checked = [check(request, self._markets) for request in requests]
-        seen = await self._look(lookup_for(requests, checked))
+        lookup = lookup_for(requests, checked)
+        seen = await self._look(lookup)
+        seen.crowded = self._backlog.crowded()
         plan = decide(requests, checked, order_ids, seen)
+        plan.keyed = bool(lookup.keys)
         if plan.entries:
-            await self._write(plan)
-        else:
-            await self._connection.rollback()
-        return Committed(plan.complete(), sorted(plan.entries))
+            return Committed(await self._write(plan), sorted(plan.entries))
+        await self._trips.rollback()
+        return Committed(plan.complete(), [])
 
     async def did_commit(self, doubt: Doubt) -> bool:
         """True when the transaction in doubt did commit. Cancels alone may simply be sent again.
@@ -108,44 +118,51 @@ class Placement:
         The locks on its users are taken first: that waits for its end, should it still be under way.
         """
         async with self._connection.transaction():
-            await self._connection.execute(_LOCK_USERS, [doubt.user_ids])
-            cursor = await self._connection.execute(_ANY_OF, [doubt.order_ids])
+            await self._connection.execute(_LOCK_USERS, [_array(doubt.user_ids)])
+            cursor = await self._connection.execute(_ANY_OF, [_array(doubt.order_ids)])
             return await cursor.fetchone() is not None
 
     async def next_block(self) -> int:
         """The first id of a block of the sequence `order_ids`, which nobody else gets."""
-        cursor = await self._connection.execute("SELECT nextval('order_ids')")
-        row = await cursor.fetchone()
-        assert row is not None
-        return int(row[0])
+        [first] = await self.next_blocks(1)
+        return first
+
+    async def next_blocks(self, count: int) -> list[int]:
+        """The first ids of several blocks."""
+        cursor = await self._connection.execute(_BLOCKS, [count])
+        return [int(first) for (first,) in await cursor.fetchall()]
 
     async def _look(self, lookup: Lookup) -> Seen:
         """First round trip. The users' locks come before the look-up of client order ids (I9)."""
-        execute = self._connection.execute
-        names, accounts = sorted(lookup.client_ids), sorted(lookup.accounts)
-        async with self._connection.pipeline():
-            await execute("BEGIN")
-            await execute(_LOCK_USERS, [sorted(lookup.users)])
-            known = await execute(_KNOWN, [[u for u, _ in names], [c for _, c in names]]) if names else None
-            cancels = await execute(_CANCELS, [sorted(lookup.cancels)]) if lookup.cancels else None
-            live = await execute(_LIVE, [sorted(lookup.sweepers)]) if lookup.sweepers else None
-            states = await execute(_STATES, [sorted(lookup.markets)]) if lookup.markets else None
-            held = (
-                await execute(_LOCK_ACCOUNTS, [[u for u, _ in accounts], [a for _, a in accounts]])
-                if accounts
-                else None
-            )
+        names, accounts = list(lookup.client_ids), sorted(lookup.accounts)
+        asked: dict[str, Sequence[Param]] = {_BEGIN: (), _LOCK_USERS: [_array(sorted(lookup.users))]}
+        if names:
+            asked[_KNOWN] = [_array(user for user, _ in names), _texts(name for _, name in names)]
+        if lookup.cancels:
+            asked[_CANCELS] = [_array(sorted(lookup.cancels))]
+        if lookup.sweepers:
+            asked[_LIVE] = [_array(sorted(lookup.sweepers))]
+        if lookup.keys:
+            users, keys = zip(*lookup.keys, strict=True)
+            asked[_EFFECTS] = [_array(users), _texts(map(_escaped, keys))]
+        if lookup.markets:
+            asked[_STATES] = [_array(sorted(lookup.markets))]
+        if accounts:
+            asked[_LOCK_ACCOUNTS] = _accounts(accounts)
+        found = dict(zip(asked, await self._trips.go(list(asked.items())), strict=True))
         seen = Seen()
-        for row in await known.fetchall() if known else ():
-            found = self._known(row)
-            seen.known[found.order.user_id, found.order.client_order_id] = found
-        for order_id, user_id, partition, status in await cancels.fetchall() if cancels else ():
+        for row in found.get(_KNOWN, ()):
+            known = self._known(row)
+            seen.known[known.order.user_id, known.order.client_order_id] = known
+        for order_id, user_id, partition, status in found.get(_CANCELS, ()):
             seen.cancels[order_id] = (user_id, partition, status)
-        for user_id, partition, market_id, orders in await live.fetchall() if live else ():
+        for user_id, partition, market_id, orders in found.get(_LIVE, ()):
             seen.live[user_id].append((partition, market_id, orders))
-        for market_id, status, last_price_ticks in await states.fetchall() if states else ():
+        for user_id, key, effect in found.get(_EFFECTS, ()):
+            seen.effects[user_id, key] = effect
+        for market_id, status, last_price_ticks in found.get(_STATES, ()):
             seen.states[market_id] = (status, last_price_ticks)
-        for user_id, asset_id, available_atoms in await held.fetchall() if held else ():
+        for user_id, asset_id, available_atoms in found.get(_LOCK_ACCOUNTS, ()):
             seen.available[user_id, asset_id] = available_atoms
         return seen
 
@@ -169,38 +186,38 @@ class Placement:
         )
         return Known(Accepted(order_id, client_order_id, symbol, number, created_us, repeated=True), order)
 
-    async def _write(self, plan: Plan) -> None:
-        """Second and third round trip: hold, take the sequence, write, commit."""
+    async def _write(self, plan: Plan) -> list[Answer]:
+        """Second and third round trip: hold, take the sequence, write, commit. Gives the answers."""
         partitions = sorted(plan.entries)
         holds = sorted(plan.holds.items())
-        async with self._connection.pipeline():
-            if holds:
-                await self._connection.execute(
-                    _HOLD, [[k[0] for k, _ in holds], [k[1] for k, _ in holds], [v for _, v in holds]]
-                )
-            takes = [await sequence.ask(self._connection, partition) for partition in partitions]
-        places = [
-            await sequence.taken(take, partition) for take, partition in zip(takes, partitions, strict=True)
-        ]
-        rows = [row for place in places for row in _order_rows(plan, place)]
-        if len(rows) >= COPY_FROM_ROWS:
-            async with self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-                copy.set_types(_TYPES)
-                for row in rows:
-                    await copy.write_row(row)
-            rows = []
-        symbols = {market.market_id: market.symbol for market in self._markets.by_id.values()}
+        asked = [sequence.asked(partitions)]
+        if holds:
+            atoms = _array(atoms for _, atoms in holds)
+            asked.insert(0, (_HOLD, [*_accounts([key for key, _ in holds]), atoms]))
+        *_, rows = await self._trips.go(asked)
+        places = sequence.taken(rows, partitions)
         for place in places:
-            plan.answer(place.partition, place.first_sequence, place.time_us, symbols)
-        self.doubt = _doubt(plan)
-        async with self._connection.pipeline():
-            for row in rows:
-                await self._connection.execute(_INSERT, row)
-            for place in places:
-                commands = [entry.command for entry in plan.entries[place.partition]]
-                await sequence.write(self._connection, place, commands)
-            await self._connection.execute("COMMIT")
+            plan.answer(place.partition, place.first_sequence, place.time_us, self._markets.symbols)
+        doubt = _doubt(plan)
+        last: list[Asked] = []
+        if len(doubt.order_ids) >= COPY_FROM_ROWS:
+            await self._copy(order_rows.packed(_each(plan, places, order_rows.packed_row)))
+        else:
+            last += [(order_rows.INSERT, row) for row in _each(plan, places, order_rows.row)]
+        for place in places:
+            commands = [entry.command for entry in plan.entries[place.partition]]
+            last.append(sequence.written(place, commands))
+        last += [(_SET_EFFECT, effect) for effect in plan.effects()]
+        self.doubt = doubt
+        await self._trips.go([*last, (_COMMIT, ())])
         self.doubt = None
+        for place in places:
+            self._backlog.grown(place.partition, len(plan.entries[place.partition]))
+        return doubt.answers
+
+    async def _copy(self, rows: bytes) -> None:
+        async with self._connection.cursor() as cursor, cursor.copy(order_rows.COPY) as copy:
+            await copy.write(rows)
 
 
 def _doubt(plan: Plan) -> Doubt:
@@ -217,34 +234,33 @@ def _doubt(plan: Plan) -> Doubt:
     )
 
 
-def _order_rows(plan: Plan, place: sequence.Place) -> list[_OrderRow]:
-    """The rows of `orders` for one partition, in the order of `_COLUMNS`."""
-    rows: list[_OrderRow] = []
-    for offset, entry in enumerate(plan.entries[place.partition]):
-        command = entry.command
-        if not isinstance(command, m.Place):
-            continue
-        rows.append(
-            (
-                command.order_id,
-                command.user_id,
-                command.market_id,
-                place.partition,
-                place.first_sequence + offset,
-                command.client_order_id or None,
-                int(command.side),
-                int(command.type),
-                int(command.time_in_force),
-                command.post_only,
-                int(command.stp),
-                command.price_ticks,
-                command.qty_lots,
-                command.quote_atoms,
-                command.hold_atoms,
-                place.time_us,
-                int(m.OrderStatus.ACCEPTED),
-                command.hold_atoms,
-                place.time_us,
-            )
-        )
-    return rows
+def _each(
+    plan: Plan, places: Sequence[sequence.Place], make: Callable[[m.Place, int, int, int], Row]
+) -> list[Row]:
+    """What `make` makes of each order: of the command, its partition, its sequence and the batch's time."""
+    return [
+        make(entry.command, place.partition, number, place.time_us)
+        for place in places
+        for number, entry in enumerate(plan.entries[place.partition], place.first_sequence)
+        if isinstance(entry.command, m.Place)
+    ]
+
+
+def _accounts(keys: Iterable[tuple[int, int]]) -> tuple[str, str]:
+    users, assets = zip(*keys, strict=True)
+    return _array(users), _array(assets)
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """As PostgreSQL writes arrays: a list would be looked at number by number to find its type."""
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _texts(names: Iterable[str]) -> str:
+    """Of client order ids that `check` has let pass: nothing in them needs an escape."""
+    return '{"' + '","'.join(names) + '"}'
+
+
+def _escaped(key: str) -> str:
+    """An idempotency key may have any visible characters."""
+    return key.replace("\\", r"\\").replace('"', r"\"")

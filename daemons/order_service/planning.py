@@ -5,11 +5,12 @@
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.core import messages as m
 from common.core.errors import (
+    Busy,
     DuplicateClientOrderId,
     ExchangeError,
     InsufficientFunds,
@@ -32,6 +33,7 @@ from daemons.order_service.requests import (
 )
 
 ALL_MARKETS = 0
+_ACTIVE = m.MarketStatus.ACTIVE
 
 # A request's market when it has one, or why it is refused; nothing here needed the database.
 Checked = m.Market | ExchangeError | None
@@ -39,7 +41,8 @@ Checked = m.Market | ExchangeError | None
 
 @dataclass(slots=True)
 class Lookup:
-    """Keys of the rows that a batch refers to; `accounts` are (user_id, asset_id)."""
+    """Keys of the rows that a batch refers to; `accounts` are (user_id, asset_id), `keys` those of cancels
+    under an idempotency key."""
 
     users: set[int] = field(default_factory=set)
     client_ids: set[tuple[int, str]] = field(default_factory=set)
@@ -47,6 +50,7 @@ class Lookup:
     sweepers: set[int] = field(default_factory=set)
     markets: set[int] = field(default_factory=set)
     accounts: set[tuple[int, int]] = field(default_factory=set)
+    keys: set[tuple[int, str]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -60,13 +64,17 @@ class Known:
 @dataclass(slots=True)
 class Seen:
     """What the database said. `cancels`: order -> (user, partition, status); `live`: user -> (partition,
-    market, orders); `states`: market -> (status, last price in ticks); `available`: atoms by account."""
+    market, orders); `states`: market -> (status, last price in ticks); `available`: atoms by account;
+    `effects`: what a cancel under an idempotency key was answered before: its sequence, or how many orders.
+    `crowded` is from the backlog: partition -> commands that wait, of those that take no new orders."""
 
     known: dict[tuple[int, str], Known] = field(default_factory=dict)
     cancels: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     live: dict[int, list[tuple[int, int, int]]] = field(default_factory=lambda: defaultdict(list))
     states: dict[int, tuple[int, int]] = field(default_factory=dict)
     available: dict[tuple[int, int], int] = field(default_factory=dict)
+    effects: dict[tuple[int, str], int] = field(default_factory=dict)
+    crowded: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -87,6 +95,7 @@ class Plan:
     holds: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
     placed: dict[tuple[int, str], int] = field(default_factory=dict)
     twins: dict[int, int] = field(default_factory=dict)
+    keyed: bool = False  # Some of the cancels have an idempotency key.
 
     def answer(self, partition: int, first_sequence: int, time_us: int, symbols: dict[int, str]) -> None:
         """The partition's commands have their sequence now: answer the requests behind them."""
@@ -117,6 +126,19 @@ class Plan:
         answers = [answer for answer in self.answers if answer is not None]
         assert len(answers) == len(self.requests)
         return answers
+
+    def effects(self) -> list[tuple[int, int, str]]:
+        """(effect, user, key) of the cancels under a key that are done now, in the order of their locks."""
+        if not self.keyed:
+            return []
+        return sorted(
+            (
+                (answer.sequence if isinstance(answer, CancelAccepted) else answer.orders, *key)
+                for request, answer in zip(self.requests, self.answers, strict=True)
+                if isinstance(answer, CancelAccepted | Canceling) and (key := _key_of(request))
+            ),
+            key=lambda effect: effect[1:],
+        )
 
 
 def check(request: Request, markets: Markets) -> Checked:
@@ -149,10 +171,13 @@ def lookup_for(requests: Sequence[Request], checked: Sequence[Checked]) -> Looku
         if isinstance(market, ExchangeError):
             continue
         lookup.users.add(request.user_id)
-        if isinstance(request, CancelOrder):
-            lookup.cancels.add(request.order_id)
-        elif isinstance(request, CancelAllOrders):
-            lookup.sweepers.add(request.user_id)
+        if not isinstance(request, NewOrder):
+            if isinstance(request, CancelOrder):
+                lookup.cancels.add(request.order_id)
+            else:
+                lookup.sweepers.add(request.user_id)
+            if key := _key_of(request):
+                lookup.keys.add(key)
         else:
             assert market is not None
             lookup.markets.add(market.market_id)
@@ -186,21 +211,27 @@ def decide(
 def _decide_order(
     plan: Plan, seen: Seen, index: int, order: NewOrder, market: m.Market, order_id: int
 ) -> None:
-    name = (order.user_id, order.client_order_id)
+    if order.client_order_id and _decide_repeated(plan, seen, index, order):
+        return
+    asset_id, hold_atoms = _hold(seen, order, market)
+    plan.holds[order.user_id, asset_id] += hold_atoms
     if order.client_order_id:
-        if name in seen.known:
-            plan.answers[index] = _repeat(order, seen.known[name])
-            return
-        if name in plan.placed:
-            if plan.requests[plan.placed[name]] != order:
-                raise _duplicate(order)
-            plan.twins[index] = plan.placed[name]
-            return
-    hold_atoms = _hold(seen, order, market)
-    plan.holds[order.user_id, _pays(order, market).asset_id] += hold_atoms
-    if order.client_order_id:
-        plan.placed[name] = index
+        plan.placed[order.user_id, order.client_order_id] = index
     plan.entries[market.partition].append(Entry(index, _place(order, market, order_id, hold_atoms)))
+
+
+def _decide_repeated(plan: Plan, seen: Seen, index: int, order: NewOrder) -> bool:
+    """True when another order stands under this name already, which then answers this one."""
+    name = order.user_id, order.client_order_id
+    if name in seen.known:
+        plan.answers[index] = _repeat(order, seen.known[name])
+        return True
+    if name in plan.placed:
+        if plan.requests[plan.placed[name]] != order:
+            raise _duplicate(order)
+        plan.twins[index] = plan.placed[name]
+        return True
+    return False
 
 
 def _repeat(order: NewOrder, known: Known) -> Accepted:
@@ -213,11 +244,17 @@ def _duplicate(order: NewOrder) -> DuplicateClientOrderId:
     return DuplicateClientOrderId(details={"client_order_id": order.client_order_id})
 
 
-def _hold(seen: Seen, order: NewOrder, market: m.Market) -> int:
-    """Take the order's hold out of what `seen` has available; raises when there is too little."""
-    status, last_price_ticks = seen.states.get(market.market_id, (int(market.status), 0))
-    if status != m.MarketStatus.ACTIVE:
+def _hold(seen: Seen, order: NewOrder, market: m.Market) -> tuple[int, int]:
+    """Take the order's hold out of what `seen` has available, and say of which asset and how much it is.
+
+    Raises when there is too little.
+    """
+    status, last_price_ticks = seen.states.get(market.market_id) or (market.status, 0)
+    if status != _ACTIVE:
         raise MarketHalted(f"{market.symbol} takes cancels only")
+    if market.partition in seen.crowded:
+        waiting = seen.crowded[market.partition]
+        raise Busy(f"{waiting:,} orders and cancels wait to be carried out; nothing was done with this one")
     asset_id, hold_atoms = hold_for(
         market,
         side=order.side,
@@ -227,7 +264,8 @@ def _hold(seen: Seen, order: NewOrder, market: m.Market) -> int:
         quote_atoms=order.quote_atoms,
         last_price_ticks=last_price_ticks,
     )
-    available = seen.available.get((order.user_id, asset_id), 0)
+    account = order.user_id, asset_id
+    available = seen.available.get(account, 0)
     if hold_atoms > available:
         asset = _pays(order, market)
         needed, has = atoms_to_text(asset, hold_atoms), atoms_to_text(asset, available)
@@ -235,33 +273,44 @@ def _hold(seen: Seen, order: NewOrder, market: m.Market) -> int:
             f"The order holds {needed} {asset.symbol}, available are {has} {asset.symbol}",
             {"asset": asset.symbol, "needed": needed, "available": has},
         )
-    seen.available[order.user_id, asset_id] = available - hold_atoms
-    return hold_atoms
+    seen.available[account] = available - hold_atoms
+    return asset_id, hold_atoms
 
 
 def _pays(order: NewOrder, market: m.Market) -> m.Asset:
-    return market.quote if order.side == m.Side.BUY else market.base
+    return market.quote if order.side is m.Side.BUY else market.base
 
 
 def _place(order: NewOrder, market: m.Market, order_id: int, hold_atoms: int) -> m.Place:
     return m.Place(
-        order_id=order_id,
-        user_id=order.user_id,
-        market_id=market.market_id,
-        side=order.side,
-        type=order.type,
-        time_in_force=order.time_in_force,
-        post_only=order.post_only,
-        stp=order.stp,
-        price_ticks=order.price_ticks,
-        qty_lots=order.qty_lots,
-        quote_atoms=order.quote_atoms,
-        hold_atoms=hold_atoms,
-        client_order_id=order.client_order_id,
+        order_id,
+        order.user_id,
+        market.market_id,
+        order.side,
+        order.type,
+        order.time_in_force,
+        order.post_only,
+        order.stp,
+        order.price_ticks,
+        order.qty_lots,
+        order.quote_atoms,
+        hold_atoms,
+        order.client_order_id,
     )
 
 
+def _key_of(request: Request) -> tuple[int, str] | None:
+    """User and idempotency key of a cancel that has one."""
+    if isinstance(request, NewOrder) or not request.idempotency_key:
+        return None
+    return request.user_id, request.idempotency_key
+
+
 def _decide_cancel(plan: Plan, seen: Seen, index: int, request: CancelOrder) -> None:
+    done = seen.effects.get((request.user_id, request.idempotency_key))
+    if done is not None:
+        plan.answers[index] = CancelAccepted(request.order_id, done)
+        return
     user_id, partition, status = seen.cancels.get(request.order_id, (0, 0, 0))
     if user_id != request.user_id:  # Somebody else's order looks the same as none.
         raise OrderNotFound(details={"order_id": str(request.order_id)})
@@ -275,6 +324,10 @@ def _decide_cancel_all(
     plan: Plan, seen: Seen, index: int, request: CancelAllOrders, market: m.Market | None
 ) -> None:
     """One command for each partition where the user has live orders, those of this very batch included."""
+    done = seen.effects.get((request.user_id, request.idempotency_key))
+    if done is not None:
+        plan.answers[index] = Canceling(done)
+        return
     market_id = ALL_MARKETS if market is None else market.market_id
     partitions = set()
     canceling = 0

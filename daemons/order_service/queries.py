@@ -1,51 +1,44 @@
 """What a user may ask about themselves. Every statement names the user, so nobody sees another's rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from psycopg.rows import TupleRow
 
 from common.core.errors import Malformed, OrderNotFound
 from common.core.messages import Liquidity, Side
-from common.db import Pool
+from common.core.units import MAX_INT64
+from common.db import Connection, Pool
 from daemons.order_service.markets import Markets
+from daemons.order_service.order_lists import (
+    ORDER_COLUMNS,
+    Source,
+    fills_sources,
+    orders_source,
+    other_side,
+)
+from daemons.order_service.pages import (
+    SCAN_ROWS,
+    Position,
+    Question,
+    Slice,
+    cursor_of,
+    page_of,
+    position_of,
+)
 from daemons.order_service.testers import balances
 from exchange.v1 import orders_pb2 as pb
 from exchange.v1 import types_pb2 as types
 
 DEFAULT_LIMIT, MOST = 100, 1_000
-MAX_INT64 = (1 << 63) - 1
 
-_ORDER = """
-SELECT order_id, client_order_id, user_id, market_id, side, type, time_in_force, post_only, stp, price_ticks,
-       qty_lots, quote_atoms, filled_lots, filled_quote_atoms, fee_atoms, status, reason, sequence,
-       created_us, updated_us
-FROM orders
-"""
-_ONE = _ORDER + "WHERE order_id = %s AND user_id = %s"
-# A filter that is not asked for is left out, so that each statement has a plan of its own: with all of
-# them in one, a user's whole history is read to find the few orders that live.
-_FILTERS = {
-    "market": "AND market_id = %(market)s",
-    "status": "AND status = %(status)s",
-    "client": "AND client_order_id = %(client)s",
-    "live": "AND status <= 3",
-}
-_OWN = _ORDER + "WHERE user_id = %(user)s AND order_id < %(before)s"
-_NEWEST = "ORDER BY order_id DESC LIMIT %(limit)s"
-# Each side by its own index from the newest on; what stands before the cursor is not read.
-_SIDE = """
-    (SELECT * FROM trades
-     WHERE {side}_user_id = %(user)s AND time_us <= %(time)s
-       AND (time_us, market_id, trade_id) < (%(time)s, %(after_market)s, %(trade)s)
-       AND (%(market)s::int IS NULL OR market_id = %(market)s)
-     ORDER BY time_us DESC, market_id DESC, trade_id DESC LIMIT %(limit)s)
-"""
-_FILLS = f"""
-SELECT trade_id, market_id, price_ticks, qty_lots, taker_side, time_us, maker_order_id, taker_order_id,
-       maker_fee_atoms, taker_fee_atoms, taker_user_id = %(user)s AS taker
-FROM ({_SIDE.format(side="taker")} UNION ALL {_SIDE.format(side="maker")}) mine
-ORDER BY time_us DESC, market_id DESC, trade_id DESC LIMIT %(limit)s
-"""  # noqa: S608  # Constants of this file.
+Given = dict[str, int | str]  # What a statement's names stand for.
+
+_ONE = f"SELECT {ORDER_COLUMNS} FROM orders WHERE order_id = %s AND user_id = %s"  # noqa: S608
+_SOME = f"SELECT {ORDER_COLUMNS} FROM orders WHERE order_id = ANY(%s::bigint[]) AND user_id = %s"  # noqa: S608
+# When an order can have traded: from its acceptance to its last change.
+_TIMES = "SELECT created_us, updated_us FROM orders WHERE order_id = %s AND user_id = %s"
+# A page and where it ends must see the same rows.
+_BEGIN, _COMMIT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "COMMIT"
 
 
 class Queries:
@@ -61,48 +54,67 @@ class Queries:
         await self._learn([row[3]])
         return self._order(row)
 
+    async def some(self, user_id: int, order_ids: Sequence[int]) -> list[pb.Order]:
+        """Those of these orders that are the user's, in the order asked."""
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(_SOME, [list(order_ids), user_id])).fetchall()
+        await self._learn([row[3] for row in rows])
+        found = {row[0]: row for row in rows}
+        return [self._order(found[order_id]) for order_id in order_ids if order_id in found]
+
     async def orders(self, user_id: int, request: pb.ListOrdersRequest) -> pb.ListOrdersResponse:
-        """Newest first; the cursor is the last order of the page before."""
+        """Newest first. A page may be short; the one without a cursor is the last. Raises Malformed."""
         limit = _limit(request.limit)
+        question = (
+            *("orders", user_id, request.symbol, int(request.only_live), request.status),
+            *(request.client_order_id, request.side, request.from_us, request.to_us),
+        )
         given = {
             "user": user_id,
-            "before": _number(request.cursor) if request.cursor else MAX_INT64,
-            "market": self._markets.named(request.symbol).market_id if request.symbol else None,
-            "status": request.status or None,
-            "client": request.client_order_id or None,
-            "live": request.only_live or None,
-            "limit": limit + 1,
+            "market": self._markets.named(request.symbol).market_id if request.symbol else 0,
+            "status": request.status,
+            "client": request.client_order_id,
+            "side": request.side,
+            "from": request.from_us,
+            **_starting(request.cursor, question, request.to_us, 2),
         }
         if "\0" in request.client_order_id:  # PostgreSQL's text cannot hold it, so nobody has it.
             return pb.ListOrdersResponse()
-        filters = [text for name, text in _FILTERS.items() if given[name] is not None]
-        many = "\n".join([_OWN, *filters, _NEWEST])
+        source = orders_source(request)
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(many.encode(), given)).fetchall()
-        cursor = str(rows[limit - 1][0]) if len(rows) > limit else ""
+            rows, end = await _page(connection, [source], given, limit)
         await self._learn([row[3] for row in rows])
-        return pb.ListOrdersResponse(orders=[self._order(row) for row in rows[:limit]], cursor=cursor)
+        cursor = cursor_of(end, question) if end else ""
+        return pb.ListOrdersResponse(orders=[self._order(row) for row in rows], cursor=cursor)
 
     async def fills(self, user_id: int, request: pb.ListFillsRequest) -> pb.ListFillsResponse:
-        """Newest first; the cursor is (time, market, trade) of the last fill of the page before."""
+        """Newest first, as `orders`. An order that is not the user's has no fills."""
         limit = _limit(request.limit)
-        time_us, after_market, trade_id = _fill_cursor(request.cursor)
+        question = (
+            *("fills", user_id, request.symbol, request.order_id, request.side),
+            *(request.from_us, request.to_us),
+        )
         given = {
             "user": user_id,
-            "time": time_us,
-            "after_market": after_market,
-            "trade": trade_id,
-            "market": self._markets.named(request.symbol).market_id if request.symbol else None,
-            "limit": limit + 1,
+            "market": self._markets.named(request.symbol).market_id if request.symbol else 0,
+            "order": request.order_id,
+            "side": request.side,
+            "other_side": other_side(request.side),
+            "from": request.from_us,
+            **_starting(request.cursor, question, request.to_us, 3),
         }
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(_FILLS, given)).fetchall()
-        cursor = ""
-        if len(rows) > limit:
-            last = rows[limit - 1]
-            cursor = f"{last[5]}-{last[1]}-{last[0]}"
+            if request.order_id:
+                times = await (await connection.execute(_TIMES, [request.order_id, user_id])).fetchone()
+                if times is None:
+                    return pb.ListFillsResponse()
+                given["from"] = max(given["from"], times[0])
+                if given["p0"] > times[1]:
+                    given |= {"p0": times[1] + 1, "p1": 0, "p2": 0}
+            rows, end = await _page(connection, fills_sources(request), given, limit)
         await self._learn([row[1] for row in rows])
-        return pb.ListFillsResponse(fills=[self._fill(row) for row in rows[:limit]], cursor=cursor)
+        cursor = cursor_of(end, question) if end else ""
+        return pb.ListFillsResponse(fills=[self._fill(row) for row in rows], cursor=cursor)
 
     async def accounts(self, user_id: int) -> pb.ListAccountsResponse:
         async with self._pool.connection() as connection:
@@ -174,17 +186,31 @@ def _limit(asked: int) -> int:
     return asked or DEFAULT_LIMIT
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 19):
-        raise Malformed("This cursor was not given out here", {"cursor": text[:64]})
-    return min(int(text), MAX_INT64)
+def _starting(cursor: str, question: Question, to_us: int, numbers: int) -> Given:
+    """Where the page begins: behind the last one, or at the newest before `to_us`."""
+    first = (to_us or MAX_INT64, *[0] * (numbers - 1))
+    position = position_of(cursor, question, numbers) if cursor else first
+    return {f"p{index}": number for index, number in enumerate(position)}
 
 
-def _fill_cursor(text: str) -> tuple[int, int, int]:
-    if not text:
-        return MAX_INT64, 0, 0
-    parts = text.split("-")
-    if len(parts) != 3:
-        raise Malformed("This cursor was not given out here", {"cursor": text[:64]})
-    time_us, market_id, trade_id = (_number(part) for part in parts)
-    return time_us, min(market_id, (1 << 31) - 1), trade_id
+async def _page(
+    connection: Connection, sources: Sequence[Source], given: Given, limit: int
+) -> tuple[list[TupleRow], Position | None]:
+    """The rows of a page, and where the next one begins."""
+    given = given | {"limit": limit + 1, "scan": max(SCAN_ROWS, limit + 1)}
+    filtered = any(source.filters for source in sources)
+    if filtered:
+        await connection.execute(_BEGIN)
+    slices = [await _slice(connection, source, given, limit) for source in sources]
+    if filtered:
+        await connection.execute(_COMMIT)
+    return page_of(slices, limit)
+
+
+async def _slice(connection: Connection, source: Source, given: Given, limit: int) -> Slice[TupleRow]:
+    rows = await (await connection.execute(source.rows.encode(), given)).fetchall()
+    placed = [(source.position_of(row), row) for row in rows]
+    if len(rows) > limit or not source.filters:
+        return Slice(placed)
+    end = await (await connection.execute(source.end.encode(), given)).fetchone()
+    return Slice(placed, end)

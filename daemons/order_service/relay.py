@@ -19,12 +19,14 @@ from psycopg.rows import TupleRow
 from common import db
 from common.kafka import Message, Producer
 from common.telemetry import get_logger
+from common.trip import Asked, Trips
 from common.wire import encode_batch
+from daemons.order_service.backlog import Backlog
 
 POLL_S = 0.2
 # Another relay holds the cursor and is publishing.
 SKIPPED_S = 0.02
-BACKOFF_S = 0.2
+BACKOFF_S, REFUSED_S = 0.2, 2.0
 ROWS = 200
 # The whole transaction must end before idle_in_transaction_session_timeout ends its session.
 PUBLISH_S = db.IDLE_IN_TRANSACTION_MS / 1000 * 0.8
@@ -38,9 +40,8 @@ SELECT next_sequence, last_offset FROM relay_cursors WHERE partition = %s FOR UP
 # A statement of its own, so that its snapshot is younger than the lock on the cursor.
 _PENDING = """
 SELECT first_sequence, last_sequence, time_us, previous_chain, chain, commands FROM outbox
-WHERE partition = %(partition)s
-  AND first_sequence >= (SELECT next_sequence FROM relay_cursors WHERE partition = %(partition)s)
-ORDER BY first_sequence LIMIT %(limit)s
+WHERE partition = %s AND first_sequence >= (SELECT next_sequence FROM relay_cursors WHERE partition = %s)
+ORDER BY first_sequence LIMIT %s
 """
 _IS_PENDING = """
 SELECT EXISTS (SELECT FROM outbox o JOIN relay_cursors c USING (partition)
@@ -103,62 +104,61 @@ async def relay_partition(
     rows = ROWS
     while True:
         try:
-            async with db.connect(postgres_url, f"order-service relay {partition}") as connection:
+            async with db.connect(
+                postgres_url, f"order-service relay {partition}", by_key=True
+            ) as connection:
                 # The cursor is a hint: losing its last move publishes again, which readers expect.
                 await connection.execute("SET synchronous_commit = off")
+                trips = Trips(connection)
                 while True:
-                    pending = await relays.wait(partition) or await _is_pending(connection, partition)
+                    pending = await relays.wait(partition) or await _is_pending(trips, partition)
                     while pending:
-                        pending = await _publish_some(connection, producer, topic, partition, rows)
+                        pending = await _publish_some(trips, producer, topic, partition, rows)
                         rows = min(rows * 2, ROWS)
         except (psycopg.Error, OSError, KafkaError, TimeoutError) as error:
-            if isinstance(error, psycopg.Error) and not db.is_transient(error):
-                raise
             if isinstance(error, TimeoutError):
                 rows = max(rows // 4, 1)
             ERRORS.labels(partition).inc()
-            log.warning("relay starts again", partition=partition, error=str(error) or repr(error))
-            await anyio.sleep(BACKOFF_S)
+            # What trying again may not mend needs a person, but not at the cost of the other partitions.
+            mends = not isinstance(error, psycopg.Error) or db.is_transient(error)
+            say = log.warning if mends else log.error
+            say("relay starts again", partition=partition, error=str(error) or repr(error))
+            await anyio.sleep(BACKOFF_S if mends else REFUSED_S)
 
 
-async def _is_pending(connection: db.Connection, partition: int) -> bool:
+async def _is_pending(trips: Trips, partition: int) -> bool:
     """A look without any lock."""
-    cursor = await connection.execute(_IS_PENDING, [partition])
-    return await cursor.fetchone() == (True,)
+    [[(pending,)]] = await trips.go([(_IS_PENDING, [partition])])
+    return bool(pending)
 
 
-async def _publish_some(
-    connection: db.Connection, producer: Producer, topic: str, partition: int, limit: int
-) -> bool:
+async def _publish_some(trips: Trips, producer: Producer, topic: str, partition: int, limit: int) -> bool:
     """One transaction: take the cursor, publish what is there, move the cursor. True: there is more.
 
     The look for more comes after the cursor was let go: what was committed meanwhile, and skipped by a
     relay that found the cursor taken, is seen by this one.
     """
     with anyio.fail_after(PUBLISH_S):
-        async with connection.pipeline():
-            await connection.execute("BEGIN")
-            taken = await connection.execute(_TAKE_CURSOR, [partition])
-            found = await connection.execute(_PENDING, {"partition": partition, "limit": limit})
-        cursor, rows = await taken.fetchone(), await found.fetchall()
-        if cursor is None or not rows:
-            await connection.rollback()
+        _, cursor, rows = await trips.go(
+            [("BEGIN", ()), (_TAKE_CURSOR, [partition]), (_PENDING, [partition, partition, limit])]
+        )
+        if not cursor or not rows:
+            await trips.rollback()
             await anyio.sleep(0 if cursor else SKIPPED_S)
-            return await _is_pending(connection, partition)
+            return await _is_pending(trips, partition)
         with SECONDS.time():
             offsets = await producer.send_many(
                 [Message(topic, partition, _record(partition, row)) for row in rows]
             )
         PUBLISHED.labels(partition).inc(len(rows))
-        async with connection.pipeline():
-            await connection.execute(_MOVE, [rows[-1][1] + 1, offsets[-1], partition])
-            if offsets[-1] <= cursor[1]:  # Offsets only grow: this is another topic of the same name.
-                await connection.execute(_REWIND, [partition])
-                REWINDS.labels(partition, "new_topic").inc()
-                log.warning("set back: the topic is new", partition=partition, offset=offsets[-1])
-            await connection.execute("COMMIT")
-            pending = await connection.execute(_IS_PENDING, [partition])
-        return await pending.fetchone() == (True,)
+        [(_, last_offset)] = cursor
+        asked: list[Asked] = [(_MOVE, [rows[-1][1] + 1, offsets[-1], partition])]
+        if offsets[-1] <= last_offset:  # Offsets only grow: this is another topic of the same name.
+            asked.append((_REWIND, [partition]))
+            REWINDS.labels(partition, "new_topic").inc()
+            log.warning("set back: the topic is new", partition=partition, offset=offsets[-1])
+        *_, [(pending,)] = await trips.go([*asked, ("COMMIT", ()), (_IS_PENDING, [partition])])
+        return bool(pending)
 
 
 def _record(partition: int, row: TupleRow) -> bytes:
@@ -202,7 +202,7 @@ class _Stall:
         return True
 
 
-async def watch_progress(pool: db.Pool, relays: Relays) -> None:
+async def watch_progress(pool: db.Pool, relays: Relays, backlog: Backlog) -> None:
     """Measure backlog and lag, and set a relay back whose watermark stands still behind its cursor."""
     stalls = [_Stall() for _ in relays.partitions]
     while True:
@@ -210,20 +210,23 @@ async def watch_progress(pool: db.Pool, relays: Relays) -> None:
         try:
             async with pool.connection() as connection:
                 for partition, stall in enumerate(stalls):
-                    await _watch(connection, relays, partition, stall)
+                    await _watch(connection, relays, backlog, partition, stall)
         except Exception as error:
             if not db.is_transient(error):
                 raise
             log.warning("progress not seen", error=str(error))
 
 
-async def _watch(connection: db.Connection, relays: Relays, partition: int, stall: _Stall) -> None:
+async def _watch(
+    connection: db.Connection, relays: Relays, backlog: Backlog, partition: int, stall: _Stall
+) -> None:
     cursor = await connection.execute(_PROGRESS, [partition])
     row = await cursor.fetchone()
     assert row is not None
     watermark, next_sequence, stopped, last_sequence = row
     BACKLOG.labels(partition).set(last_sequence + 1 - next_sequence)
     LAG.labels(partition).set(last_sequence - watermark)
+    backlog.seen(partition, last_sequence - watermark)
     waiting = next_sequence > watermark + 1 and not stopped
     if stall.is_over(watermark, waiting, anyio.current_time()):
         await set_back(connection, partition, "stalled")

@@ -27,12 +27,14 @@ class NewOrder:
 class CancelOrder:
     user_id: int
     order_id: int
+    idempotency_key: str = ""  # Claimed for this user: under it, it is done once.
 
 
 @dataclass(slots=True)
 class CancelAllOrders:
     user_id: int
     symbol: str  # Empty: every market.
+    idempotency_key: str = ""
 
 
 Request = NewOrder | CancelOrder | CancelAllOrders

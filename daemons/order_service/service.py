@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 import anyio
 import grpc.aio
 
-from common import db
+from common import db, stops
 from common.core.errors import ExchangeError, Malformed
-from common.core.messages import OrderType, SelfTradePrevention, Side, TimeInForce
-from common.rpc import error_to_proto
+from common.identity.permissions import READ, TRADE
 from common.wire import market_to_proto
 from daemons.order_service.committer import Committer
-from daemons.order_service.identity import Context, Identify, Tokens
+from daemons.order_service.idempotency import Keys
+from daemons.order_service.identity import Context, Identify
+from daemons.order_service.key_desk import KeyDesk
 from daemons.order_service.markets import Markets
 from daemons.order_service.queries import Queries
 from daemons.order_service.relay import Relays, set_back
@@ -28,89 +29,120 @@ from daemons.order_service.requests import (
     NewOrder,
     Request,
 )
+from daemons.order_service.settled import SettledOrders
+from daemons.order_service.stream import answer_stream
 from daemons.order_service.testers import Testers
+from daemons.order_service.translate import (
+    Results,
+    fill_accepted,
+    fill_results,
+    order_or_error,
+    read_batch,
+    read_order,
+)
 from exchange.v1 import internal_pb2 as internal
 from exchange.v1 import internal_pb2_grpc, orders_pb2_grpc
 from exchange.v1 import orders_pb2 as pb
-from exchange.v1 import types_pb2 as ty
 
-BATCH_MOST = 1_000
 # Calls of the gateway, which batches for many users.
 PLACE_MOST = 5_000
-# Numbers of the enumerations that a new order may carry; 0 leaves the choice to the exchange.
-_SIDES, _TYPES = frozenset(map(int, Side)), frozenset(map(int, OrderType))
-_TIMES_IN_FORCE = frozenset((0, *map(int, TimeInForce)))
-_STPS = frozenset((0, *map(int, SelfTradePrevention)))
 
 
 class OrdersService(orders_pb2_grpc.OrdersServicer):
-    def __init__(self, identify: Identify, committer: Committer, queries: Queries, markets: Markets) -> None:
+    def __init__(
+        self,
+        identify: Identify,
+        committer: Committer,
+        queries: Queries,
+        markets: Markets,
+        settled: SettledOrders,
+        *,
+        claimed_keys: bool = False,
+    ) -> None:
+        """`claimed_keys`: the callers name idempotency keys only that they have claimed, as gateways do."""
         self._identify = identify
+        self._claimed_keys = claimed_keys
         self._committer = committer
         self._queries = queries
         self._markets = markets
+        self._settled = settled
 
     async def ListMarkets(self, request: pb.ListMarketsRequest, context: Context) -> pb.ListMarketsResponse:
         markets = self._markets.by_id.values()
         return pb.ListMarketsResponse(markets=[market_to_proto(market) for market in markets])
 
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitResponse:
-        user_id = await self._identify(context)
-        [answer] = await self._committer.submit([_order(user_id, request.order)])
-        return pb.SubmitResponse(accepted=_accepted(_raise(answer)))
+        user_id = (await self._identify(context, "Submit", TRADE)).user_id
+        [answer] = await self._committer.submit([read_order(user_id, request.order)])
+        response = pb.SubmitResponse()
+        fill_accepted(response.accepted, _raise(answer))
+        return response
 
     async def SubmitBatch(self, request: pb.SubmitBatchRequest, context: Context) -> pb.SubmitBatchResponse:
-        user_id = await self._identify(context)
-        return pb.SubmitBatchResponse(results=await self._submit(user_id, request.orders))
+        user_id = (await self._identify(context, "SubmitBatch", TRADE)).user_id
+        response = pb.SubmitBatchResponse()
+        await _submit_each(self._committer, read_batch(user_id, request.orders), response)
+        return response
 
-    async def SubmitStream(
+    async def SubmitStream(  # type: ignore[override]  # The stubs know no handler that writes by itself.
         self, requests: AsyncIterator[pb.SubmitStreamRequest], context: Context
-    ) -> AsyncIterator[pb.SubmitStreamResponse]:
-        user_id = await self._identify(context)
-        async for request in requests:
-            yield pb.SubmitStreamResponse(results=await self._submit(user_id, request.orders))
+    ) -> None:
+        guest = await self._identify(context, "SubmitStream", TRADE)
+        await answer_stream(guest.user_id, guest.watched(requests), context.write, self._committer)
 
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
-        user_id = await self._identify(context)
-        [answer] = await self._committer.submit([CancelOrder(user_id, request.order_id)])
+        user_id = (await self._identify(context, "Cancel", TRADE)).user_id
+        [answer] = await self._committer.submit([CancelOrder(user_id, request.order_id, self._key(request))])
         canceled = _raise(answer)
         assert isinstance(canceled, CancelAccepted)
         return pb.CancelResponse(order_id=canceled.order_id, sequence=canceled.sequence)
 
     async def CancelAll(self, request: pb.CancelAllRequest, context: Context) -> pb.CancelAllResponse:
-        user_id = await self._identify(context)
-        [answer] = await self._committer.submit([CancelAllOrders(user_id, request.symbol)])
+        user_id = (await self._identify(context, "CancelAll", TRADE)).user_id
+        sweep = CancelAllOrders(user_id, request.symbol, self._key(request))
+        [answer] = await self._committer.submit([sweep])
         canceling = _raise(answer)
         assert isinstance(canceling, Canceling)
         return pb.CancelAllResponse(canceling=canceling.orders)
 
+    async def Await(self, request: pb.AwaitRequest, context: Context) -> pb.AwaitResponse:
+        guest = await self._identify(context, "Await", READ)
+        return await self._settled.of(guest.user_id, request)
+
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
-        user_id = await self._identify(context)
+        user_id = (await self._identify(context, "GetOrder", READ)).user_id
         return pb.GetOrderResponse(order=await self._queries.order(user_id, request.order_id))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
-        return await self._queries.orders(await self._identify(context), request)
+        guest = await self._identify(context, "ListOrders", READ)
+        return await self._queries.orders(guest.user_id, request)
 
     async def ListFills(self, request: pb.ListFillsRequest, context: Context) -> pb.ListFillsResponse:
-        return await self._queries.fills(await self._identify(context), request)
+        guest = await self._identify(context, "ListFills", READ)
+        return await self._queries.fills(guest.user_id, request)
 
     async def ListAccounts(
         self, request: pb.ListAccountsRequest, context: Context
     ) -> pb.ListAccountsResponse:
-        return await self._queries.accounts(await self._identify(context))
+        guest = await self._identify(context, "ListAccounts", READ)
+        return await self._queries.accounts(guest.user_id)
 
-    async def _submit(self, user_id: int, orders: Sequence[pb.NewOrder]) -> list[pb.SubmitResult]:
-        if not 0 < len(orders) <= BATCH_MOST:
-            raise Malformed(f"A batch has 1 to {BATCH_MOST} orders", {"orders": str(len(orders))})
-        return await _submit_each(self._committer, [(user_id, order) for order in orders])
+    def _key(self, request: pb.CancelRequest | pb.CancelAllRequest) -> str:
+        return request.idempotency_key if self._claimed_keys else ""
 
 
 class InternalService(internal_pb2_grpc.OrderInternalServicer):
     def __init__(
-        self, committer: Committer, tokens: Tokens, testers: Testers, pool: db.Pool, relays: Relays
+        self,
+        committer: Committer,
+        key_desk: KeyDesk,
+        testers: Testers,
+        pool: db.Pool,
+        relays: Relays,
     ) -> None:
         self._committer = committer
-        self._tokens = tokens
+        self._keys = Keys(pool)
+        self._key_desk = key_desk
         self._testers = testers
         self._pool = pool
         self._relays = relays
@@ -118,13 +150,28 @@ class InternalService(internal_pb2_grpc.OrderInternalServicer):
     async def Authenticate(
         self, request: internal.AuthenticateRequest, context: Context
     ) -> internal.AuthenticateResponse:
-        return internal.AuthenticateResponse(user_id=await self._tokens.owner(request.token))
+        return await self._key_desk.authenticate(request)
+
+    async def FindKey(self, request: internal.FindKeyRequest, context: Context) -> internal.FindKeyResponse:
+        return await self._key_desk.find_key(request)
+
+    async def OpenSession(
+        self, request: internal.OpenSessionRequest, context: Context
+    ) -> internal.OpenSessionResponse:
+        return await self._key_desk.open_session(request)
+
+    async def CloseSession(
+        self, request: internal.CloseSessionRequest, context: Context
+    ) -> internal.CloseSessionResponse:
+        return await self._key_desk.close_session(request)
 
     async def Place(self, request: internal.PlaceRequest, context: Context) -> internal.PlaceResponse:
         if len(request.orders) > PLACE_MOST:
             raise Malformed(f"At most {PLACE_MOST} orders a call")
-        orders = [(each.user_id, each.order) for each in request.orders]
-        return internal.PlaceResponse(results=await _submit_each(self._committer, orders))
+        response = internal.PlaceResponse()
+        read = [order_or_error(each.user_id, each.order) for each in request.orders]
+        await _submit_each(self._committer, read, response)
+        return response
 
     async def Join(self, request: internal.JoinRequest, context: Context) -> internal.JoinResponse:
         return await self._testers.join()
@@ -132,7 +179,17 @@ class InternalService(internal_pb2_grpc.OrderInternalServicer):
     async def Recharge(
         self, request: internal.RechargeRequest, context: Context
     ) -> internal.RechargeResponse:
-        return await self._testers.recharge(request.user_id)
+        return await self._testers.recharge(request.user_id, request.reference)
+
+    async def ClaimKeys(
+        self, request: internal.ClaimKeysRequest, context: Context
+    ) -> internal.ClaimKeysResponse:
+        return internal.ClaimKeysResponse(states=await self._keys.claim(request.claims))
+
+    async def SettleKeys(
+        self, request: internal.SettleKeysRequest, context: Context
+    ) -> internal.SettleKeysResponse:
+        return internal.SettleKeysResponse(states=await self._keys.settle(request.settlements))
 
     async def Rewind(self, request: internal.RewindRequest, context: Context) -> internal.RewindResponse:
         if request.partition not in self._relays.partitions:
@@ -142,6 +199,25 @@ class InternalService(internal_pb2_grpc.OrderInternalServicer):
         self._relays.wake(request.partition)
         return internal.RewindResponse(next_sequence=next_sequence)
 
+    async def ReportStop(
+        self, request: internal.ReportStopRequest, context: Context
+    ) -> internal.ReportStopResponse:
+        if request.partition not in self._relays.partitions or not (request.service and request.reason):
+            raise Malformed("A stop has a partition, a service and a reason")
+        async with self._pool.connection() as connection:
+            written = await stops.stop(
+                connection,
+                request.partition,
+                request.service,
+                request.reason,
+                topic=request.topic or None,
+                offset=request.offset if request.topic else None,
+                record=request.record if request.topic else None,
+                sequence=request.sequence or None,
+                token=request.token,
+            )
+        return internal.ReportStopResponse(written=written)
+
 
 def register(server: grpc.aio.Server, orders: OrdersService, extra: InternalService | None = None) -> None:
     orders_pb2_grpc.add_OrdersServicer_to_server(orders, server)
@@ -150,72 +226,16 @@ def register(server: grpc.aio.Server, orders: OrdersService, extra: InternalServ
 
 
 async def _submit_each(
-    committer: Committer, orders: Sequence[tuple[int, pb.NewOrder]]
-) -> list[pb.SubmitResult]:
+    committer: Committer, read: Sequence[NewOrder | ExchangeError], response: Results
+) -> None:
     """One transaction for all; an order that cannot be read is refused in its place."""
-    read = [_read(user_id, order) for user_id, order in orders]
     requests: list[Request] = [one for one in read if not isinstance(one, ExchangeError)]
     with anyio.CancelScope(shield=True):  # What reached the committer will be written; wait for it.
         answers = iter(await committer.submit(requests) if requests else ())
-    return [_result(one if isinstance(one, ExchangeError) else next(answers)) for one in read]
-
-
-def _read(user_id: int, order: pb.NewOrder) -> NewOrder | ExchangeError:
-    try:
-        return _order(user_id, order)
-    except ExchangeError as error:
-        return error
-
-
-def _order(user_id: int, order: pb.NewOrder) -> NewOrder:
-    """Fill in what may be left out; raises Malformed for what must not."""
-    problems = {
-        name: "is missing or unknown"
-        for name, value, known in (
-            ("side", order.side, _SIDES),
-            ("type", order.type, _TYPES),
-            ("time_in_force", order.time_in_force, _TIMES_IN_FORCE),
-            ("stp", order.stp, _STPS),
-        )
-        if value not in known
-    }
-    if problems:
-        raise Malformed("The order cannot be read", problems)
-    usual = TimeInForce.IOC if order.type == ty.ORDER_TYPE_MARKET else TimeInForce.GTC
-    return NewOrder(
-        user_id,
-        order.symbol,
-        Side(order.side),
-        OrderType(order.type),
-        TimeInForce(order.time_in_force or usual),
-        order.post_only,
-        SelfTradePrevention(order.stp or SelfTradePrevention.CANCEL_TAKER),
-        order.price_ticks,
-        order.qty_lots,
-        order.quote_atoms,
-        order.client_order_id,
-    )
+    fill_results(response, [one if isinstance(one, ExchangeError) else next(answers) for one in read])
 
 
 def _raise(answer: Answer) -> Accepted | CancelAccepted | Canceling:
     if isinstance(answer, ExchangeError):
         raise answer
     return answer
-
-
-def _accepted(answer: object) -> pb.Accepted:
-    assert isinstance(answer, Accepted)
-    return pb.Accepted(
-        order_id=answer.order_id,
-        client_order_id=answer.client_order_id,
-        symbol=answer.symbol,
-        sequence=answer.sequence,
-        created_us=answer.created_us,
-        repeated=answer.repeated,
-    )
-
-
-def _result(answer: Answer) -> pb.SubmitResult:
-    if isinstance(answer, ExchangeError):
-        return pb.SubmitResult(error=error_to_proto(answer))
-    return pb.SubmitResult(accepted=_accepted(answer))

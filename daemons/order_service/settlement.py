@@ -1,7 +1,7 @@
 """TX2: settles the batches right after the watermark, in one transaction (I6, I7, I9, I10).
 
 `judge_all` looks at the batches in order and says what is to be done with each; `settle` does it in
-four round trips: lease and watermark, orders and accounts, trades, everything else with the commit.
+two round trips: every lock (lease, watermark, orders, accounts), then everything else with the commit.
 
 Does not promise: progress. A gap, a fork or a token of yesterday leaves everything as it was; the
 settler acts on what `Outcome` says.
@@ -13,15 +13,28 @@ from dataclasses import dataclass, field
 from prometheus_client import Counter, Histogram
 from psycopg.rows import TupleRow
 
+from common.arrays import Int8s, packed
 from common.core import messages as m
 from common.core.errors import ExchangeError
-from common.core.ledger import Posting, ledger_entries, postings
 from common.core.sequencing import Verdict, judge
-from common.db import Connection
+from common.stops import MATCHING, SETTLEMENT
+from common.telemetry import get_logger
+from common.trip import Asked, Param, Trips
+from daemons.order_service.settlement_rows import (
+    Rows,
+    account_columns,
+    account_keys,
+    digest_columns,
+    ledger_columns,
+    market_rows,
+    order_columns,
+    rows_of,
+    trade_columns,
+)
 
-MATCHING, SETTLEMENT = "matching", "settlement"
 TRADES_KIND = 3
-COPY_FROM_ROWS = 12
+
+log = get_logger(__name__)
 
 SETTLED = Counter("exchange_settled_commands_total", "Commands settled", ["partition"])
 REFUSED = Counter("exchange_settlement_refusals_total", "Batches refused", ["partition", "cause"])
@@ -33,13 +46,20 @@ SECONDS = Histogram(
 
 _FENCE = """
 SELECT service, fencing_token FROM partition_leader_locks
-WHERE service = ANY(%s) AND partition = %s ORDER BY service FOR KEY SHARE
+WHERE service = ANY(%s::text[]) AND partition = %s ORDER BY service FOR KEY SHARE
 """
 _WATERMARK = """
 SELECT sequence, chain, settlements_offset, stopped FROM watermarks WHERE partition = %s FOR NO KEY UPDATE
 """
+# What TX1 promised at these places, settled or not. A batch whose commit PostgreSQL lost in a failover may
+# still lie in Kafka: it continues the watermark's chain as well as the one that has taken its place.
+_PROMISED = """
+SELECT first_sequence, chain FROM outbox WHERE partition = %s AND first_sequence = ANY(%s::bigint[])
+UNION ALL
+SELECT first_sequence, chain FROM outbox_archive WHERE partition = %s AND first_sequence = ANY(%s::bigint[])
+"""
 _LOCK_ORDERS = """
-SELECT order_id, held_atoms FROM orders WHERE order_id = ANY(%s) ORDER BY order_id FOR NO KEY UPDATE
+SELECT order_id, held_atoms FROM orders WHERE order_id = ANY(%s::bigint[]) ORDER BY order_id FOR NO KEY UPDATE
 """
 _LOCK_ACCOUNTS = """
 SELECT user_id, asset_id FROM accounts
@@ -67,7 +87,7 @@ WHERE a.user_id = w.user_id AND a.asset_id = w.asset_id
 """
 _LEDGER = """
 INSERT INTO ledger (kind, partition, sequence, user_id, asset_id, delta_atoms)
-SELECT %s, %s, %s, * FROM unnest(%s::bigint[], %s::int[], %s::bigint[])
+SELECT %s::smallint, %s::int, %s::bigint, * FROM unnest(%s::bigint[], %s::int[], %s::bigint[])
 """
 _MARKETS = """
 INSERT INTO market_states
@@ -77,17 +97,26 @@ ON CONFLICT (market_id) DO UPDATE SET status = excluded.status, maker_fee_bps = 
     taker_fee_bps = excluded.taker_fee_bps, next_trade_id = excluded.next_trade_id,
     last_price_ticks = excluded.last_price_ticks
 """
+_DIGESTS = """
+INSERT INTO book_digests (partition, sequence, market_id, digest)
+SELECT %s::int, * FROM unnest(%s::bigint[], %s::int[], %s::bytea[])
+"""
 _ADVANCE = """
 UPDATE watermarks SET sequence = %s, chain = %s, time_us = %s, orders_offset = %s, settlements_offset = %s,
     engine_version = %s WHERE partition = %s
 """
-_TRADE_COLUMNS = """
+_TRADES = """
+INSERT INTO trades (
     market_id, trade_id, partition, sequence, time_us, price_ticks, qty_lots, taker_side, maker_order_id,
-    taker_order_id, maker_user_id, taker_user_id, maker_fee_atoms, taker_fee_atoms
+    taker_order_id, maker_user_id, taker_user_id, maker_fee_atoms, taker_fee_atoms)
+SELECT * FROM unnest(%s::int[], %s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[],
+    %s::bigint[], %s::smallint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
+    %s::bigint[])
 """
-_TRADE_TYPES = ("int4", "int8", "int4", "int8", "int8", "int8", "int8", "int2", *["int8"] * 6)
-_COPY_TRADES = f"COPY trades ({_TRADE_COLUMNS}) FROM STDIN (FORMAT BINARY)"
-_INSERT_TRADE = f"INSERT INTO trades ({_TRADE_COLUMNS}) VALUES ({', '.join(['%s'] * len(_TRADE_TYPES))})"  # noqa: S608
+
+
+_BOTH = f"{{{MATCHING},{SETTLEMENT}}}"
+_Locked = Sequence[Sequence[TupleRow]]  # What the locks on orders, and on accounts if any, gave.
 
 
 class CannotSettle(ExchangeError):
@@ -132,11 +161,21 @@ def judge_all(
     sequence: int,
     chain: bytes,
     matching_token: int,
+    promised: Mapping[int, bytes],
 ) -> Outcome:
-    """What to do with each batch, in the order of I7: settled already, token, gap, chain."""
+    """What to do with each batch: was it promised; then, as I7 says, settled already, token, gap, chain.
+
+    `promised` are the chains of what TX1 wrote, by first sequence. Anything else is passed over: it was made
+    of a commit that PostgreSQL has lost.
+    """
     outcome = Outcome()
+    beyond = 0
     for delivery in deliveries:
         batch = delivery.settlement
+        if promised.get(batch.first_sequence) != batch.chain:
+            REFUSED.labels(partition, "not_promised").inc()
+            log.error("not promised", partition=partition, sequence=batch.first_sequence)
+            continue
         verdict = judge(
             sequence, chain, batch.first_sequence, batch.last_sequence, batch.previous_chain, batch.chain
         )
@@ -149,14 +188,17 @@ def judge_all(
             outcome.told.append(batch)
             sequence, chain = batch.last_sequence, batch.chain
         else:
-            outcome.gap, outcome.fork = verdict is Verdict.GAP, verdict is Verdict.FORK
             REFUSED.labels(partition, verdict.value).inc()
-            break
+            if verdict is Verdict.FORK:
+                outcome.fork = True
+                break
+            beyond = max(beyond, batch.first_sequence)  # What fills the gap may come right after it.
+    outcome.gap = beyond > sequence
     return outcome
 
 
 async def settle(
-    connection: Connection,
+    trips: Trips,
     deliveries: Sequence[Delivery],
     *,
     partition: int,
@@ -166,220 +208,124 @@ async def settle(
 ) -> Outcome:
     """Settle what may be settled of `deliveries`; `told_offset` is what has been published of them before.
 
-    Raises CannotSettle, KeyError for an unknown market, and psycopg errors; nothing has changed then.
+    Raises CannotSettle, KeyError for an unknown market, and psycopg errors; nothing has changed then, and the
+    session wants a rollback.
     """
     with SECONDS.time():
         try:
-            return await _settle(connection, deliveries, partition, settlement_token, told_offset, markets)
+            return await _settle(trips, deliveries, partition, settlement_token, told_offset, markets)
         except AccountsMissing as missing:
-            await connection.rollback()
-            await connection.execute(_OPEN_ACCOUNTS, _columns(missing.accounts, 2))
-            return await _settle(connection, deliveries, partition, settlement_token, told_offset, markets)
+            await trips.rollback()
+            await trips.go([(_OPEN_ACCOUNTS, packed(account_keys(missing.accounts)))])
+            return await _settle(trips, deliveries, partition, settlement_token, told_offset, markets)
 
 
 async def _settle(
-    connection: Connection,
+    trips: Trips,
     deliveries: Sequence[Delivery],
     partition: int,
     settlement_token: int,
     told_offset: int,
     markets: Mapping[int, m.Market],
 ) -> Outcome:
-    async with connection.pipeline():
-        await connection.execute("BEGIN")
-        fence = await connection.execute(_FENCE, [[MATCHING, SETTLEMENT], partition])
-        watermark = await connection.execute(_WATERMARK, [partition])
-    tokens: dict[str, int] = dict(await fence.fetchall())
-    row = await watermark.fetchone()
-    assert row is not None, f"partition {partition} does not exist"
+    firsts = Int8s([delivery.settlement.first_sequence for delivery in deliveries]).packed()
+    guess = _guess(deliveries, markets)
+    _, fence, watermark, promised, *locked = await trips.go(
+        [
+            ("BEGIN", ()),
+            (_FENCE, [_BOTH, partition]),
+            (_WATERMARK, [partition]),
+            (_PROMISED, [partition, firsts, partition, firsts]),
+            *(_locks(guess) if guess else ()),
+        ]
+    )
+    tokens: dict[str, int] = dict(fence)
+    assert watermark, f"partition {partition} does not exist"
+    [(sequence, chain, *_)] = watermark
     if tokens.get(SETTLEMENT) != settlement_token:
         REFUSED.labels(partition, "settler").inc()
-        await connection.rollback()
+        await trips.rollback()
         return Outcome(lease_lost=True)
     outcome = judge_all(
         deliveries,
         partition=partition,
-        sequence=row[0],
-        chain=row[1],
+        sequence=sequence,
+        chain=chain,
         matching_token=tokens.get(MATCHING, 0),
+        promised=dict(promised),
     )
-    if outcome.fresh:
-        await _write(connection, partition, outcome.fresh, told_offset, markets)
-        SETTLED.labels(partition).inc(outcome.fresh[-1].settlement.last_sequence - row[0])
-    else:
-        await connection.rollback()
+    fresh = outcome.fresh
+    if not fresh:
+        await trips.rollback()
+        return outcome
+    if guess is None or len(fresh) < len(deliveries):
+        guess = rows_of([delivery.settlement for delivery in fresh], markets)
+        locked = await trips.go(_locks(guess))
+    _check(guess, locked)
+    await trips.go([*_writes(partition, guess, fresh[-1], told_offset), ("COMMIT", ())])
+    SETTLED.labels(partition).inc(fresh[-1].settlement.last_sequence - sequence)
     return outcome
 
 
-async def _write(
-    connection: Connection,
-    partition: int,
-    fresh: Sequence[Delivery],
-    told_offset: int,
-    markets: Mapping[int, m.Market],
-) -> None:
-    settlements = [delivery.settlement for delivery in fresh]
-    last = fresh[-1]
-    orders = _last_states(settlements)
-    moves = _sum_postings(settlements, markets)
-    await _lock(connection, settlements, orders, moves, markets)
-    trades = [row for batch in settlements for row in _trade_rows(batch)]
-    if len(trades) >= COPY_FROM_ROWS:
-        async with connection.cursor() as cursor, cursor.copy(_COPY_TRADES) as copy:
-            copy.set_types(_TRADE_TYPES)
-            for row in trades:
-                await copy.write_row(row)
-        trades = []
-    async with connection.pipeline():
-        for row in trades:
-            await connection.execute(_INSERT_TRADE, row)
-        if orders:
-            await connection.execute(
-                _UPDATE_ORDERS, _columns([_order_row(*pair) for pair in orders.values()], 8)
-            )
-        if moves:
-            await connection.execute(_UPDATE_ACCOUNTS, _columns([_posting_row(move) for move in moves], 4))
-            entries = [(e.user_id, e.asset_id, e.delta_atoms) for e in ledger_entries(moves)]
-            await connection.execute(
-                _LEDGER, [TRADES_KIND, partition, last.settlement.last_sequence, *_columns(entries, 3)]
-            )
-        for state in _last_markets(settlements):
-            await connection.execute(_MARKETS, _market_row(partition, state))
-        await connection.execute(
-            _ADVANCE,
-            [
-                last.settlement.last_sequence,
-                last.settlement.chain,
-                last.settlement.time_us,
-                last.orders_offset,
-                told_offset,
-                last.settlement.engine_version,
-                partition,
-            ],
-        )
-        await connection.execute("COMMIT")
+def _guess(deliveries: Sequence[Delivery], markets: Mapping[int, m.Market]) -> Rows | None:
+    """The rows if all is to be settled, as it nearly always is: their locks then cost no round trip.
+
+    None when there are no such rows, which matters only when it is to be settled.
+    """
+    try:
+        return rows_of([delivery.settlement for delivery in deliveries], markets)
+    except (KeyError, AssertionError):
+        return None
 
 
-async def _lock(
-    connection: Connection,
-    settlements: Sequence[m.Settlement],
-    orders: Mapping[int, tuple[m.OrderState, int]],
-    moves: Sequence[Posting],
-    markets: Mapping[int, m.Market],
-) -> None:
-    """Lock orders, then accounts (I9), and check that the engine spent what TX1 had held."""
-    keys = [(move.user_id, move.asset_id) for move in moves]
-    async with connection.pipeline():
-        locked = await connection.execute(_LOCK_ORDERS, [sorted(orders)])
-        accounts = await connection.execute(_LOCK_ACCOUNTS, _columns(keys, 2))
-    held: dict[int, int] = dict(await locked.fetchall())
-    _check_holds(settlements, orders, held, markets)
-    missing = sorted(set(keys) - {(row[0], row[1]) for row in await accounts.fetchall()})
+def _locks(rows: Rows) -> list[Asked]:
+    """Orders, then accounts (I9), after lease and watermark."""
+    asked: list[Asked] = [(_LOCK_ORDERS, [rows.order_ids.packed()])]
+    if rows.accounts:
+        asked.append((_LOCK_ACCOUNTS, packed(account_keys(rows.accounts))))
+    return asked
+
+
+def _check(rows: Rows, locked: _Locked) -> None:
+    """The engine spent what TX1 had held, and everybody has an account for what comes in."""
+    orders, *accounts = locked
+    check_holds(rows, dict(orders))
+    missing = set(rows.accounts).difference(*accounts)
     if missing:
-        raise AccountsMissing(missing)
+        raise AccountsMissing(sorted(missing))
 
 
-def _check_holds(
-    settlements: Sequence[m.Settlement],
-    orders: Mapping[int, tuple[m.OrderState, int]],
-    held: Mapping[int, int],
-    markets: Mapping[int, m.Market],
-) -> None:
-    """What was held - what was spent - what was given back = what is held, for every order."""
-    left = dict(held)
-    for batch in settlements:
-        for trade in batch.trades:
-            market = markets[trade.market_id]
-            base_atoms = trade.qty_lots * market.lot_atoms
-            quote_atoms = trade.price_ticks * trade.qty_lots * market.atoms_per_tick_lot
-            taker_buys = trade.taker_side == m.Side.BUY
-            for order_id, buys in (
-                (trade.taker_order_id, taker_buys),
-                (trade.maker_order_id, not taker_buys),
-            ):
-                left[order_id] = left.get(order_id, 0) - (quote_atoms if buys else base_atoms)
-        for state in batch.orders:
-            left[state.order_id] = left.get(state.order_id, 0) - state.released_atoms
-    for order_id, (state, _) in orders.items():
-        if order_id not in held:
+def check_holds(rows: Rows, held: Mapping[int, int]) -> None:
+    """What was held - what was spent - what was given back = what is held, for every order.
+
+    `held`: atoms by order id, as they are in the database. Raises CannotSettle.
+    """
+    unheld = rows.moves.unheld_atoms
+    for state, _ in rows.orders:
+        order_id = state.order_id
+        before = held.get(order_id)
+        if before is None:
             raise CannotSettle(f"order {order_id} is not in the database")
-        if left[order_id] != state.held_atoms:
-            raise CannotSettle(
-                f"order {order_id} would hold {left[order_id]}, the engine says {state.held_atoms}"
-            )
+        left = before - unheld.get(order_id, 0)
+        if left != state.held_atoms:
+            raise CannotSettle(f"order {order_id} would hold {left}, the engine says {state.held_atoms}")
 
 
-def _last_states(settlements: Sequence[m.Settlement]) -> dict[int, tuple[m.OrderState, int]]:
-    """Each order as the last of the batches left it, and when."""
-    return {state.order_id: (state, batch.time_us) for batch in settlements for state in batch.orders}
-
-
-def _last_markets(settlements: Sequence[m.Settlement]) -> list[m.MarketState]:
-    last = {state.market_id: state for batch in settlements for state in batch.markets}
-    return [last[market_id] for market_id in sorted(last)]
-
-
-def _sum_postings(settlements: Sequence[m.Settlement], markets: Mapping[int, m.Market]) -> list[Posting]:
-    """One posting for each account, over all the batches, sorted as accounts are locked."""
-    sums: dict[tuple[int, int], list[int]] = {}
-    for batch in settlements:
-        for move in postings(batch, markets):
-            total = sums.setdefault((move.user_id, move.asset_id), [0, 0])
-            total[0] += move.available_delta_atoms
-            total[1] += move.held_delta_atoms
-    return [Posting(*account, *sums[account]) for account in sorted(sums)]
-
-
-def _columns(rows: Sequence[tuple[int, ...]], width: int) -> list[list[int]]:
-    return [[row[index] for row in rows] for index in range(width)]
-
-
-def _order_row(state: m.OrderState, time_us: int) -> tuple[int, ...]:
-    return (
-        state.order_id,
-        int(state.status),
-        int(state.reason),
-        state.filled_lots,
-        state.filled_quote_atoms,
-        state.fee_atoms,
-        state.held_atoms,
-        time_us,
-    )
-
-
-def _posting_row(move: Posting) -> tuple[int, ...]:
-    return move.user_id, move.asset_id, move.available_delta_atoms, move.held_delta_atoms
-
-
-def _market_row(partition: int, state: m.MarketState) -> tuple[int, ...]:
-    return (
-        state.market_id,
-        partition,
-        int(state.status),
-        state.maker_fee_bps,
-        state.taker_fee_bps,
-        state.next_trade_id,
-        state.last_price_ticks,
-    )
-
-
-def _trade_rows(batch: m.Settlement) -> list[TupleRow]:
-    return [
-        (
-            trade.market_id,
-            trade.trade_id,
-            batch.partition,
-            trade.sequence,
-            batch.time_us,
-            trade.price_ticks,
-            trade.qty_lots,
-            int(trade.taker_side),
-            trade.maker_order_id,
-            trade.taker_order_id,
-            trade.maker_user_id,
-            trade.taker_user_id,
-            trade.maker_fee_atoms,
-            trade.taker_fee_atoms,
-        )
-        for trade in batch.trades
-    ]
+def _writes(partition: int, rows: Rows, last: Delivery, told_offset: int) -> list[Asked]:
+    """Everything that TX2 writes."""
+    asked: list[tuple[str, Sequence[Param]]] = []
+    moves, newest = rows.moves.postings, last.settlement
+    if any(batch.trades for batch in rows.settlements):
+        asked.append((_TRADES, packed(trade_columns(rows.settlements))))
+    if rows.orders:
+        asked.append((_UPDATE_ORDERS, packed(order_columns(rows.orders))))
+    if moves:
+        asked.append((_UPDATE_ACCOUNTS, packed(account_columns(moves))))
+        entries = packed(ledger_columns(moves))
+        asked.append((_LEDGER, [TRADES_KIND, partition, newest.last_sequence, *entries]))
+    asked += [(_MARKETS, state) for state in market_rows(partition, rows.settlements)]
+    if any(batch.digests for batch in rows.settlements):
+        asked.append((_DIGESTS, [partition, *packed(digest_columns(rows.settlements))]))
+    place: list[Param] = [newest.last_sequence, newest.chain, newest.time_us, last.orders_offset, told_offset]
+    asked.append((_ADVANCE, [*place, newest.engine_version, partition]))
+    return asked

@@ -1,19 +1,33 @@
-"""What keeps the database fit: hung transactions are ended, settled outbox rows go to the archive."""
+"""What keeps the servers fit: hung transactions are ended, settled outbox rows go to the archive, idempotency
+keys that have ended are removed, and topics that a wiped Kafka has lost are made again.
+"""
+
+from collections.abc import Awaitable, Callable
 
 import anyio
+from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
 from common import db
+from common.config import Settings
+from common.health import Health
 from common.telemetry import get_logger
+from common.topics import ensure_topics
+from daemons.order_service import idempotency
 
 REAP_EVERY_S = 0.5
 # Neither statement_timeout nor idle_in_transaction_session_timeout ends a COPY whose client hangs.
 HUNG_S = 2.0
 ARCHIVE_EVERY_S = 0.5
 ARCHIVE_ROWS = 2_000
+FORGET_EVERY_S = 1.0
+FORGET_KEYS = 2_000
+TOPICS_EVERY_S = 1.0
+TOPICS_WITHIN_S = 5.0
 
 REAPED = Counter("exchange_reaped_transactions_total", "Transactions that hung and were ended", ["session"])
 ARCHIVED = Counter("exchange_archived_batches_total", "Outbox rows moved to the archive")
+FORGOTTEN = Counter("exchange_forgotten_keys_total", "Idempotency keys removed after their time")
 
 log = get_logger(__name__)
 
@@ -58,15 +72,55 @@ async def reap(pool: db.Pool) -> None:
 
 async def archive(pool: db.Pool) -> None:
     """Move what is settled out of the outbox; a replay can start from the archive."""
+
+    async def move(connection: db.Connection) -> int:
+        return (await connection.execute(_ARCHIVE, [ARCHIVE_ROWS])).rowcount
+
+    await _in_steps(pool, ARCHIVE_EVERY_S, ARCHIVE_ROWS, move, ARCHIVED, "nothing archived")
+
+
+async def forget_keys(pool: db.Pool) -> None:
+    """Remove idempotency keys that have ended, in steps that let others pass."""
+
+    async def remove(connection: db.Connection) -> int:
+        return await idempotency.forget(connection, FORGET_KEYS)
+
+    await _in_steps(pool, FORGET_EVERY_S, FORGET_KEYS, remove, FORGOTTEN, "no keys forgotten")
+
+
+async def _in_steps(
+    pool: db.Pool,
+    every_s: float,
+    most: int,
+    step: Callable[[db.Connection], Awaitable[int]],
+    done: Counter,
+    otherwise: str,
+) -> None:
+    """Again and again, take steps of at most `most` rows until one takes fewer: nothing is left then."""
     while True:
-        await anyio.sleep(ARCHIVE_EVERY_S)
+        await anyio.sleep(every_s)
         try:
             async with pool.connection() as connection:
-                moved = ARCHIVE_ROWS
-                while moved >= ARCHIVE_ROWS:
-                    moved = (await connection.execute(_ARCHIVE, [ARCHIVE_ROWS])).rowcount
-                    ARCHIVED.inc(moved)
+                rows = most
+                while rows >= most:
+                    rows = await step(connection)
+                    done.inc(rows)
         except Exception as error:
             if not db.is_transient(error):
                 raise
-            log.warning("nothing archived", error=str(error))
+            log.warning(otherwise, error=str(error))
+
+
+async def keep_topics(settings: Settings, health: Health) -> None:
+    """Make again what a wiped Kafka has lost, and say whether Kafka answers.
+
+    Orders are taken without it (the outbox keeps them), so that readiness shows it as degraded alone.
+    """
+    while True:
+        try:
+            with anyio.fail_after(TOPICS_WITHIN_S):
+                await ensure_topics(settings)
+            health.set("kafka", True, needed=False)
+        except (KafkaError, OSError, TimeoutError) as error:
+            health.set("kafka", False, repr(error), needed=False)
+        await anyio.sleep(TOPICS_EVERY_S)

@@ -1,7 +1,7 @@
 """A whole exchange as real processes, on the servers of the test run but with a world of its own.
 
 Its database, its topics and its Redis database are new. Nothing restarts its daemons but the test:
-`kill`, `freeze`, `thaw`, `terminate` and `start` act on one by its name (`daemons.local.fleet.MODULES`).
+`kill`, `freeze`, `thaw`, `terminate` and `start` act on one by its name (`daemons.local.fleet.instances`).
 """
 
 import itertools
@@ -21,7 +21,8 @@ import httpx
 from anyio.from_thread import start_blocking_portal
 
 from common.config import Settings
-from daemons.local.fleet import MODULES, Ports, choose_ports, programs
+from common.identity.master_keys import with_own_master_key
+from daemons.local.fleet import Ports, choose_ports, programs
 from daemons.local.ports import free_port, listen
 from daemons.local.prepare import prepare
 from daemons.local.process import Program, command, tail_of
@@ -31,6 +32,10 @@ from tests.harness.servers import bare_settings, fresh_database
 READY_S = 60.0
 _STOP_S = 15.0
 _REDIS_DATABASES = 256
+
+# The checks run as ever; what a test sends is not what a person would.
+LIMITS = ("limit_ip_10s", "limit_user_10s", "limit_orders_10s", "limit_orders_day")
+HIGH_LIMITS = dict.fromkeys(LIMITS, 1_000_000_000) | {"max_connections_per_ip": 20_000}
 
 _numbers = itertools.count(1)
 
@@ -124,7 +129,7 @@ class Exchange:
     def __init__(self, settings: Settings, ports: Ports, daemons: dict[str, Daemon]) -> None:
         self.settings = settings  # With this exchange's database, topics and Redis database.
         self.ports = ports
-        self.daemons = daemons
+        self.daemons = daemons  # By name, in the order in which they drain.
         self.base_url = f"http://127.0.0.1:{ports.gateway}"
         self.ws_url = f"ws://127.0.0.1:{ports.gateway}/ws"
         self.orders_address = f"127.0.0.1:{ports.orders}"
@@ -139,12 +144,12 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.http.close()
-        for name in MODULES:
-            self.daemons[name].end()
+        for daemon in self.daemons.values():
+            daemon.end()
 
     def start(self, *names: str) -> None:
         """Start these daemons, or all; do not wait."""
-        for name in names or MODULES:
+        for name in names or self.daemons:
             self.daemons[name].start()
 
     def kill(self, name: str) -> None:
@@ -197,6 +202,13 @@ class Exchange:
         except httpx.HTTPError:
             return False
 
+    def metrics(self, name: str) -> dict[str, float]:
+        """What a daemon counts now: by sample, as Prometheus writes it: `name{label="value"}` or `name`."""
+        response = self.http.get(f"http://127.0.0.1:{self.ports.health[name]}/metrics")
+        assert response.status_code == 200, response.text
+        lines = (line for line in response.text.splitlines() if line and not line.startswith("#"))
+        return {sample: float(value) for sample, _, value in (line.rpartition(" ") for line in lines)}
+
     def join(self) -> User:
         """A new user with test balances."""
         response = self.http.post("/api/v1/test/join")
@@ -218,14 +230,15 @@ def running_exchange(
 ) -> Iterator[Exchange]:
     """An exchange while the body runs; `settings` changes fields of `common.config.Settings`.
 
-    With `ready` False no daemon is started: the test does it.
+    Several of a kind: `gateways`, `order_services`, `matchings`, `market_datas`.
+    With `ready` False no daemon is started: the test does it. The limits are out of reach.
     """
     number = next(_numbers)
     with fresh_database(servers) as url, listen("127.0.0.1", free_port(), "EXCHANGE_PORT") as listener:
         redis_url = f"{servers.redis_url.rpartition('/')[0]}/{number % _REDIS_DATABASES}"
         own = {"postgres_url": url, "redis_url": redis_url, "kafka_bootstrap": servers.kafka_bootstrap}
         prefix = {"topic_prefix": f"test-{os.getpid()}-{number}", "local_mode": True}
-        with _exchange(bare_settings(**(own | prefix | settings)), logs, listener) as exchange:
+        with _exchange(bare_settings(**(own | prefix | HIGH_LIMITS | settings)), logs, listener) as exchange:
             if ready:
                 exchange.start()
                 exchange.wait_ready()
@@ -236,6 +249,7 @@ def running_exchange(
 def _exchange(settings: Settings, logs: Path, listener: socket.socket) -> Iterator[Exchange]:
     with start_blocking_portal() as portal:
         portal.call(prepare, settings, print)
+    settings = with_own_master_key(settings, logs)
     ports = choose_ports(settings, listener.getsockname()[1])
     where = Servers(settings.postgres_url, settings.redis_url, settings.kafka_bootstrap)
     made = programs(settings, where, ports, logs, listener)

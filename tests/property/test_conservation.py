@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given, settings
 
 from common.core.engine import Engine
-from common.core.ledger import fee_user_id, ledger_entries, postings
-from common.core.messages import Batch, Command, Place, SetMarket, Side
+from common.core.ledger import fee_user_id, ledger_entries, movements, postings
+from common.core.messages import Batch, Command, Place, SetMarket, Settlement, Side
 from tests.property.flows import SIZES, batches, commands, market
 
 START_ATOMS = 10**9
@@ -42,6 +42,40 @@ def test_no_atom_is_made_lost_or_held_in_vain(flow: list[Command], sizes: list[i
         assert +held == _held_by_live_orders(engine)
         assert +(available + held) == +owned
         assert all(atoms == 0 for (user, _), atoms in held.items() if user == fee_user_id(0))
+
+
+@settings(max_examples=100)
+@given(commands(), SIZES)
+def test_settlements_together_move_what_they_move_one_by_one(flow: list[Command], sizes: list[int]) -> None:
+    engine = Engine(0)
+    settlements = [engine.apply(batch).settlement for batch in batches(flow, sizes)]
+    together = movements(settlements, MARKETS)
+    sums: dict[tuple[int, int], list[int]] = {}
+    for settlement in settlements:
+        for one in postings(settlement, MARKETS):
+            total = sums.setdefault((one.user_id, one.asset_id), [0, 0])
+            total[0] += one.available_delta_atoms
+            total[1] += one.held_delta_atoms
+    assert [
+        ((one.user_id, one.asset_id), [one.available_delta_atoms, one.held_delta_atoms])
+        for one in together.postings
+    ] == sorted(sums.items())
+    placed = {one.order_id: one for one in flow if isinstance(one, Place)}
+    for order_id, held_atoms in _held_at_last(settlements).items():
+        unheld = _unheld(settlements, placed[order_id])
+        assert together.unheld_atoms.get(order_id, 0) == unheld == placed[order_id].hold_atoms - held_atoms
+
+
+def _held_at_last(settlements: list[Settlement]) -> dict[int, int]:
+    return {state.order_id: state.held_atoms for one in settlements for state in one.orders}
+
+
+def _unheld(settlements: list[Settlement], place: Place) -> int:
+    """Paid by its own trades and given back: read off one order alone, from its place and its states."""
+    own = [state for one in settlements for state in one.orders if state.order_id == place.order_id]
+    last, market = own[-1], MARKETS[place.market_id]
+    paid = last.filled_quote_atoms if place.side is Side.BUY else last.filled_lots * market.lot_atoms
+    return paid + sum(state.released_atoms for state in own)
 
 
 def _hold(batch: Batch, available: Accounts, held: Accounts) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 
 from common.core.engine import Engine
-from common.core.messages import Applied, Batch, Command, OrderState, Side, Trade
+from common.core.messages import Applied, Batch, Command, OrderState, Side, Skipped, Trade
 from tests.property.flows import SIZES, batches, commands
 from tests.property.model import Model, ModelOrder, ModelTrade
 
@@ -19,6 +19,7 @@ def test_engine_and_model_agree(flow: list[Command], sizes: list[int]) -> None:
         first_trade = len(model.trades)
         applied = engine.apply(batch)
         for command in batch.commands:
+            assert not isinstance(command, Skipped)
             model.do(command)
         assert [_plain(trade) for trade in applied.settlement.trades] == model.trades[first_trade:]
         _same_orders(applied, batch, model, given_back)

@@ -10,7 +10,8 @@ import pytest
 from common.config import Settings
 
 ROOT = Path(__file__).parents[2]
-OURS = ("common", "daemons", "gateway", "exchange", "tests", "bench")
+OURS = ("common", "daemons", "gateway", "exchange", "exchange_client", "tests", "bench")
+CLIENT = "clients/python"
 MOST_LINES = 70
 
 # What may be imported from where, longest prefix first; a package may always import itself.
@@ -23,8 +24,8 @@ INWARD = {
     "daemons.local": ("common", "exchange"),
     "gateway": ("common", "exchange"),
 }
-# Pure means: nothing but the standard library's values, and the sorted containers.
-PURE_FROM_OUTSIDE = {"sortedcontainers"}
+# Pure means: nothing but the standard library's values, the sorted containers, and what mypyc compiles well.
+PURE_FROM_OUTSIDE = {"sortedcontainers", "mypy_extensions", "librt"}
 PURE_NEVER = {"asyncio", "socket", "time", "random", "threading", "os", "subprocess"}
 
 
@@ -68,6 +69,12 @@ def test_imports_point_inward(path: Path) -> None:
             assert within(module, (package, *INWARD[package])), f"{package} imports {module}"
 
 
+@pytest.mark.parametrize("path", [*sources(CLIENT)], ids=named)
+def test_the_client_depends_on_nothing_of_the_exchange(path: Path) -> None:
+    for module in imports(path):
+        assert module.split(".")[0] not in {*OURS} - {"exchange_client"}
+
+
 @pytest.mark.parametrize("path", [*sources("common/core")], ids=named)
 def test_the_core_is_pure(path: Path) -> None:
     for module in imports(path):
@@ -82,14 +89,14 @@ def stdlib() -> frozenset[str]:
     return sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("path", [*sources(*OURS[:3], "tests", "bench")], ids=named)
+@pytest.mark.parametrize("path", [*sources(*OURS[:3], CLIENT, "tests", "bench")], ids=named)
 def test_functions_fit_on_a_screen(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
             assert node.end_lineno - node.lineno < MOST_LINES, f"{node.name} is too long"
 
 
-@pytest.mark.parametrize("path", [*sources("common", "daemons", "gateway", "bench")], ids=named)
+@pytest.mark.parametrize("path", [*sources("common", "daemons", "gateway", CLIENT, "bench")], ids=named)
 def test_every_task_belongs_to_a_group(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -104,7 +111,7 @@ def test_only_the_start_reads_the_environment(path: Path) -> None:
         assert not re.search(r"\bos\.environ|\bgetenv\(|\bload_settings\(", text)
 
 
-@pytest.mark.parametrize("path", [*sources("common", "daemons", "gateway")], ids=named)
+@pytest.mark.parametrize("path", [*sources("common", "daemons", "gateway", CLIENT)], ids=named)
 def test_modules_say_what_they_are(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree) or not tree.body
@@ -123,3 +130,15 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
         assert row, f"EXCHANGE_{name.upper()} is not in the README"
         assert f"| `{field.default}` |" in row or (field.default == "" and "|  |" in row), row
         assert str(field.description) in row
+
+
+def test_the_promises_of_security_name_tests_that_exist() -> None:
+    """`tests/FILE.py::NAME`, or `::NAME` of the file that was named last. Two name a tool instead."""
+    promised = (ROOT / "SECURITY.md").read_text().split("## What is promised")[1].split("\n## ")[0]
+    path = ROOT
+    for promise in promised.split("\n- ")[1:]:
+        names = re.findall(r"`(tests/[\w/]+\.py)?::(\w+)`", promise)
+        assert names or "`make lint`" in promise or "`requirements.lock`" in promise, promise
+        for file, name in names:
+            path = ROOT / file if file else path
+            assert f"def {name}(" in path.read_text(), f"{path.name} has no {name}"

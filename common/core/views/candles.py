@@ -7,6 +7,7 @@ epoch, so that a day starts at midnight UTC and longer candles are made of whole
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from common.core.views.trades import TradeLike
 
@@ -51,7 +52,7 @@ def aggregate(trades: Iterable[TradeLike], interval_s: int, atoms_per_tick_lot: 
     """The candles of one market's trades, oldest first; the trades by trade id."""
     view = CandleView(interval_s, atoms_per_tick_lot, limit=None)
     for trade in trades:
-        view.add(trade)
+        view.fold(trade)
     return view.newest(None)
 
 
@@ -66,10 +67,11 @@ def roll_up(candles: Iterable[Candle], interval_s: int) -> list[Candle]:
 class CandleView:
     """The last `limit` candles of one market and interval (None: all), kept up to date by trades.
 
-    It does not notice repeated trades: a TradeTape in front of it does.
+    It does not notice repeated trades: a TradeTape in front of it does. The last candle grows in place, since
+    every trade passes here for each interval; what is given out does not change any more.
     """
 
-    __slots__ = ("_atoms_per_tick_lot", "_candles", "interval_s")
+    __slots__ = ("_atoms_per_tick_lot", "_candles", "_interval_us", "interval_s")
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class CandleView:
         assert interval_s > 0
         assert limit is None or limit > 0
         self.interval_s = interval_s
+        self._interval_us = interval_s * 1_000_000
         self._atoms_per_tick_lot = atoms_per_tick_lot
         self._candles: deque[Candle] = deque(maxlen=limit)
         for candle in candles:
@@ -89,13 +92,32 @@ class CandleView:
 
     def add(self, trade: TradeLike) -> Candle:
         """Take in a trade; the candle as it now stands."""
-        price_ticks, qty_lots = trade.price_ticks, trade.qty_lots
+        self.fold(trade)
+        return replace(self._candles[-1])
+
+    def fold(self, trade: TradeLike) -> int:
+        """Take in a trade; when its candle opened."""
+        price_ticks, qty_lots, time_us = trade.price_ticks, trade.qty_lots, trade.time_us
         quote_atoms = price_ticks * qty_lots * self._atoms_per_tick_lot
-        return self.merge(
-            Candle(
-                trade.time_us, price_ticks, price_ticks, price_ticks, price_ticks, qty_lots, quote_atoms, 1
+        starts_us = time_us - time_us % self._interval_us
+        candles = self._candles
+        if not candles or candles[-1].open_time_us < starts_us:
+            candles.append(
+                Candle(
+                    starts_us, price_ticks, price_ticks, price_ticks, price_ticks, qty_lots, quote_atoms, 1
+                )
             )
-        )
+            return starts_us
+        candle = candles[-1]
+        if price_ticks > candle.high_ticks:
+            candle.high_ticks = price_ticks
+        elif price_ticks < candle.low_ticks:
+            candle.low_ticks = price_ticks
+        candle.close_ticks = price_ticks
+        candle.volume_lots += qty_lots
+        candle.quote_volume_atoms += quote_atoms
+        candle.trades += 1
+        return candle.open_time_us
 
     def merge(self, part: Candle) -> Candle:
         """Take in a candle of this or a shorter interval that follows all before; the result."""
@@ -106,9 +128,18 @@ class CandleView:
             self._candles[-1] = merge(newest, replace(part, open_time_us=newest.open_time_us))
         else:
             self._candles.append(replace(part, open_time_us=starts_us))
-        return self._candles[-1]
+        return replace(self._candles[-1])
+
+    @property
+    def current(self) -> Candle | None:
+        """The last candle, which grows with the next trade of its interval."""
+        return self._candles[-1] if self._candles else None
 
     def newest(self, count: int | None) -> list[Candle]:
         """The last `count` candles (None: all), oldest first."""
-        candles = list(self._candles)
-        return candles if count is None else candles[max(0, len(candles) - count) :]
+        assert count is None or count >= 0
+        newest = list(islice(reversed(self._candles), count))
+        if newest:
+            newest[0] = replace(newest[0])
+        newest.reverse()
+        return newest

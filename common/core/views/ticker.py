@@ -40,10 +40,15 @@ class Ticker24h:
         self._closed: deque[Candle] = deque(maxlen=_WINDOW_US // (_MINUTE_S * 1_000_000))
         self._sum: Candle | None = None  # Of the closed buckets; None: to be summed anew.
         for minute in minutes:
-            self._take(self._current.newest(1), self._current.merge(minute))
+            before = self._current.current
+            now = self._current.merge(minute)
+            self._close(before, now.open_time_us)
+            self.last_ticks = now.close_ticks
 
     def add(self, trade: TradeLike) -> None:
-        self._take(self._current.newest(1), self._current.add(trade))
+        before = self._current.current
+        self._close(before, self._current.fold(trade))
+        self.last_ticks = trade.price_ticks
 
     def at(self, now_us: int) -> Ticker:
         """The 24 hours before `now_us`; `now_us` does not go back by much between two calls."""
@@ -70,9 +75,8 @@ class Ticker24h:
             day.trades,
         )
 
-    def _take(self, before: list[Candle], now: Candle) -> None:
-        """Close the minute that was current when `now` has begun another."""
-        if before and before[0].open_time_us != now.open_time_us:
-            self._closed.append(before[0])
+    def _close(self, before: Candle | None, open_time_us: int) -> None:
+        """Close the minute that was current when another has begun."""
+        if before is not None and before.open_time_us != open_time_us:
+            self._closed.append(before)
             self._sum = None
-        self.last_ticks = now.close_ticks

@@ -2,8 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class TradeLike(Protocol):
@@ -23,9 +22,8 @@ class TradeLike(Protocol):
     def time_us(self) -> int: ...
 
 
-@dataclass(slots=True, frozen=True)
-class PublicTrade:
-    """A trade without its parties; `taker_side` is a Side."""
+class PublicTrade(NamedTuple):
+    """A trade without its parties; `taker_side` is a Side. A tuple, because there is one for every trade."""
 
     market_id: int
     trade_id: int

@@ -28,15 +28,19 @@ HISTORY = "every state of an order has a history that explains it"
 HOLDS = "a live order holds what it still needs, an ended one nothing"
 TRADE_IDS = "trade ids are consecutive in every market"
 EXPLAINED = "every trade is between two orders that explain it"
-ABOVE = "no trade and no money moved stands above the watermark"
+ABOVE = "no trade, no money moved and no digest stands above the watermark"
+SKIPPED = "a skipped order ended CANCELED for it with nothing filled, and no other did"
 LEDGER_ROWS = "every ledger row says what it is of"
 TRANSACTIONS = "every ledger transaction sums to zero"
 ASSETS = "every asset sums to zero in the ledger"
 LEDGER_TRADES = "the ledger's trades are what the trades moved, per account"
 CONSERVED = "available + held = deposits - withdrawals, per asset"
 BALANCES = "every balance is the sum of its ledger rows"
-HELD = "held is what the live orders hold, per account"
+HELD = "held is what the live orders and the pending withdrawals hold, per account"
 NEGATIVE = "no balance is negative"
+OUTSIDE = "every deposit and every completed withdrawal moved its amount once, and nothing else did"
+ISSUED = "what is issued of an asset is deposits - withdrawals"
+AUDIT_LOG = "the audit log is whole: every row's hash covers it and the one before"
 
 ANY_TRADE = "(market_id, trade_id) = (1, 5)"
 OPEN = "(SELECT min(order_id) FROM orders WHERE status = 2)"
@@ -46,7 +50,12 @@ LEDGER_3 = "(SELECT min(ledger_id) FROM ledger WHERE kind = 3 AND user_id > 0)"
 RICH = (
     "(SELECT user_id FROM accounts WHERE asset_id = 1 AND user_id > 0 ORDER BY available_atoms DESC LIMIT 1)"
 )
-ARCHIVED_5 = "(SELECT first_sequence FROM outbox_archive WHERE partition = 0 ORDER BY 1 OFFSET 5 LIMIT 1)"
+# Of a batch that placed an order: one of an operator's or of cancels alone would be missed by fewer.
+ARCHIVED_5 = (
+    "(SELECT a.first_sequence FROM outbox_archive a WHERE a.partition = 0 AND EXISTS (SELECT FROM orders o"
+    " WHERE o.partition = 0 AND o.sequence BETWEEN a.first_sequence AND a.last_sequence)"
+    " ORDER BY 1 OFFSET 5 LIMIT 1)"
+)
 
 CORRUPTIONS: list[tuple[str, str, set[str]]] = [
     # The log.
@@ -102,6 +111,13 @@ CORRUPTIONS: list[tuple[str, str, set[str]]] = [
      " FROM orders WHERE status = 5)", {HOLDS}),
     ("a live order holds too much", f"UPDATE orders SET held_atoms = held_atoms + 1 WHERE order_id = {OPEN}",
      {HOLDS, HELD}),
+    # Skips.
+    ("ended by a skip that nobody made", "UPDATE orders SET reason = 8 WHERE order_id = (SELECT min(order_id)"
+     " FROM orders WHERE status = 5)", {SKIPPED}),
+    ("went on in spite of a skip", "INSERT INTO operator_acts (partition, act, reason, operator, sequence)"
+     f" SELECT partition, 'skip_command', 'r', 'o', sequence FROM orders WHERE order_id = {OPEN}", {SKIPPED}),
+    ("a skip beyond the log", "INSERT INTO operator_acts (partition, act, reason, operator, sequence)"
+     " VALUES (0, 'skip_command', 'r', 'o', 999999)", {SKIPPED}),
     # Trades.
     ("a trade is gone", f"DELETE FROM trades WHERE {ANY_TRADE}", {TRADE_IDS, SUMS, LEDGER_TRADES}),
     ("a trade without orders", "INSERT INTO trades SELECT market_id, trade_id + 1, partition, sequence,"
@@ -119,14 +135,15 @@ CORRUPTIONS: list[tuple[str, str, set[str]]] = [
      {EXPLAINED, ABOVE}),
     ("money above the watermark", "UPDATE ledger SET sequence = 999999 WHERE (partition, sequence) ="
      f" (SELECT partition, sequence FROM ledger WHERE ledger_id = {LEDGER_3})", {ABOVE}),
+    ("a digest above the watermark", "INSERT INTO book_digests VALUES (0, 999999, 1, sha256(''))", {ABOVE}),
     # Money.
     ("a deposit without a reference", "UPDATE ledger SET reference = NULL WHERE reference = (SELECT"
-     " min(reference) FROM ledger)", {LEDGER_ROWS}),
+     " min(reference) FROM ledger)", {LEDGER_ROWS, OUTSIDE}),
     ("a row of no kind", f"UPDATE ledger SET kind = 7 WHERE sequence = (SELECT sequence FROM ledger WHERE"
      f" ledger_id = {LEDGER_3}) AND partition = (SELECT partition FROM ledger WHERE ledger_id = {LEDGER_3})",
      {LEDGER_ROWS, LEDGER_TRADES}),
     ("a withdrawal that adds", "UPDATE ledger SET kind = 2 WHERE reference = (SELECT min(reference)"
-     " FROM ledger)", {LEDGER_ROWS}),
+     " FROM ledger)", {LEDGER_ROWS, OUTSIDE}),
     ("a row belongs to another transaction", f"UPDATE ledger SET sequence = 1 WHERE ledger_id = {LEDGER_3}",
      {TRANSACTIONS}),
     ("a ledger row", f"UPDATE ledger SET delta_atoms = delta_atoms + 1 WHERE ledger_id = {LEDGER_3}",
@@ -143,6 +160,19 @@ CORRUPTIONS: list[tuple[str, str, set[str]]] = [
      f" held_atoms + 1 WHERE user_id = {RICH} AND asset_id = 1", {HELD}),
     ("below zero", "ALTER TABLE accounts DROP CONSTRAINT accounts_available_atoms_check; UPDATE accounts SET"
      " available_atoms = -1 WHERE (user_id, asset_id) = (-1, 2)", {NEGATIVE, CONSERVED, BALANCES}),
+    # What came from outside and went there.
+    ("a withdrawal that nobody paid", "UPDATE withdrawals SET (status, closing, ended_at) = (2, 'tx', now())"
+     " WHERE status = 1", {OUTSIDE, HELD}),
+    ("a withdrawal that holds nothing", "INSERT INTO withdrawals (user_id, asset_id, atoms, address,"
+     " reference) SELECT min(user_id), 1, 7, 'x', 'nobody asked' FROM users WHERE user_id > 0", {HELD}),
+    ("a deposit of another amount", "UPDATE deposits SET atoms = atoms + 1"
+     " WHERE reference = 'for withdrawals'", {OUTSIDE}),
+    ("more issued than came in", "UPDATE assets SET issued_atoms = issued_atoms + 1 WHERE asset_id = 2",
+     {ISSUED}),
+    ("an operator's act changed", "ALTER TABLE audit_log DISABLE TRIGGER USER; UPDATE audit_log SET actor ="
+     " 'nobody' WHERE entry_id = 2", {AUDIT_LOG}),
+    ("an operator's act taken out", "ALTER TABLE audit_log DISABLE TRIGGER USER; DELETE FROM audit_log"
+     " WHERE entry_id = 2", {AUDIT_LOG}),
 ]  # fmt: skip
 
 

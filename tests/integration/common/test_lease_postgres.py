@@ -15,7 +15,6 @@ import pytest
 from common.core.errors import Unavailable
 from common.db import Connection, connect
 from common.lease import Lease, LeaseLost, PostgresLeases, Standing, hold_lease, keep_lease
-from common.migrate import migrate
 from common.partitions import share_partitions
 
 pytestmark = pytest.mark.anyio
@@ -27,30 +26,6 @@ LEASE_S, RENEW_S = 3.0, 0.5
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param}
-
-
-@pytest.fixture
-async def url(database: str) -> str:
-    await migrate(database, 4)
-    return database
-
-
-@pytest.fixture
-async def admin(url: str) -> AsyncIterator[Connection]:
-    async with connect(url, "admin") as connection:
-        yield connection
-
-
-@pytest.fixture
-async def one(url: str) -> AsyncIterator[PostgresLeases]:
-    async with PostgresLeases(url, "one") as store:
-        yield store
-
-
-@pytest.fixture
-async def two(url: str) -> AsyncIterator[PostgresLeases]:
-    async with PostgresLeases(url, "two") as store:
-        yield store
 
 
 async def acquired(store: PostgresLeases, lease_s: float = LEASE_S) -> Lease:

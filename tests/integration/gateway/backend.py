@@ -7,7 +7,9 @@ matters what reached them, and what the gateway does while they are away or slow
 # ruff: noqa: N802  # gRPC names the methods.
 
 import itertools
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from common.core.errors import ExchangeError, OrderNotFound, OrderNotLive, Unauthenticated
 from common.core.messages import Asset, Market
+from common.identity.permissions import ALL, READ
 from common.rpc import error_to_proto
 from common.rpc_errors import status_of
 from common.wire import market_to_proto
@@ -26,13 +29,20 @@ from exchange.v1 import internal_pb2_grpc, market_data_pb2_grpc, orders_pb2_grpc
 from exchange.v1 import market_data_pb2 as md
 from exchange.v1 import orders_pb2 as pb
 from exchange.v1 import types_pb2 as ty
+from tests.harness.keys import Keys
 
 USD, BTC, ETH = Asset(1, "USD", 8), Asset(2, "BTC", 8), Asset(3, "ETH", 8)
 MARKETS = [
     Market(1, "BTC-USD", BTC, USD, 0, 1_000_000, 1_000, 100_000_000, 10, 20),
     Market(2, "ETH-USD", ETH, USD, 1, 1_000_000, 10_000, 100_000_000, 10, 20),
 ]
-TOKENS = {"alice": 1001, "bob": 1002}
+TOKENS = {"alice": 1001, "bob": 1002, "session": 1001}
+# User, permissions, networks, secret.
+KEYS: dict[str, tuple[int, int, list[str], bytes]] = {
+    "ak_alice": (1001, ALL, [], b"a secret"),
+    "ak_reader": (1001, READ, [], b"a secret"),
+    "ak_elsewhere": (1001, ALL, ["203.0.113.0/24"], b"a secret"),
+}
 CREATED_US = 1_767_323_045_000_006
 FILLED_ORDER_ID, FOREIGN_ORDER_ID = 500, 501
 
@@ -55,8 +65,10 @@ class Backend:
 
     def __init__(self) -> None:
         self.seen = Seen()
+        self.keys = Keys()
         self.may_place = threading.Event()  # Cleared: Place waits.
         self.may_place.set()
+        self.place_s = 0.0  # How long it takes then.
         self._server: grpc.Server | None = None
         self._port = 0
         self.start()
@@ -113,6 +125,10 @@ class _Orders(orders_pb2_grpc.OrdersServicer):
         self, request: pb.ListMarketsRequest, context: grpc.ServicerContext
     ) -> pb.ListMarketsResponse:
         return pb.ListMarketsResponse(markets=[market_to_proto(market) for market in MARKETS])
+
+    def Await(self, request: pb.AwaitRequest, context: grpc.ServicerContext) -> pb.AwaitResponse:
+        self._note("Await", context)
+        return pb.AwaitResponse(orders=[_order(one.order_id) for one in request.accepted])
 
     def GetOrder(self, request: pb.GetOrderRequest, context: grpc.ServicerContext) -> pb.GetOrderResponse:
         self._note("GetOrder", context)
@@ -178,11 +194,35 @@ class _Internal(internal_pb2_grpc.OrderInternalServicer):
         self._backend.seen.look_ups += 1
         if request.token not in TOKENS:
             _refuse(context, Unauthenticated())
-        return internal.AuthenticateResponse(user_id=TOKENS[request.token])
+        return internal.AuthenticateResponse(user_id=TOKENS[request.token], permissions=ALL)
+
+    def FindKey(
+        self, request: internal.FindKeyRequest, context: grpc.ServicerContext
+    ) -> internal.FindKeyResponse:
+        self._backend.seen.look_ups += 1
+        if request.api_key not in KEYS:
+            _refuse(context, Unauthenticated())
+        user_id, permissions, networks, secret = KEYS[request.api_key]
+        holder = internal.AuthenticateResponse(
+            user_id=user_id, permissions=permissions, api_key=request.api_key, networks=networks
+        )
+        return internal.FindKeyResponse(holder=holder, kind=1, material=secret)
+
+    def OpenSession(
+        self, request: internal.OpenSessionRequest, context: grpc.ServicerContext
+    ) -> internal.OpenSessionResponse:
+        return internal.OpenSessionResponse(token="session", expires_us=CREATED_US)
+
+    def CloseSession(
+        self, request: internal.CloseSessionRequest, context: grpc.ServicerContext
+    ) -> internal.CloseSessionResponse:
+        self._backend.seen.calls.append(("CloseSession", {"token": request.token}))
+        return internal.CloseSessionResponse()
 
     def Place(self, request: internal.PlaceRequest, context: grpc.ServicerContext) -> internal.PlaceResponse:
         self._backend.seen.places.append(request)
         self._backend.may_place.wait()
+        time.sleep(self._backend.place_s)
         return internal.PlaceResponse(
             results=[pb.SubmitResult(accepted=self._accept(one)) for one in request.orders]
         )
@@ -207,6 +247,23 @@ class _Internal(internal_pb2_grpc.OrderInternalServicer):
         self, request: internal.RewindRequest, context: grpc.ServicerContext
     ) -> internal.RewindResponse:
         raise NotImplementedError("the gateway reads no partition")
+
+    def ReportStop(
+        self, request: internal.ReportStopRequest, context: grpc.ServicerContext
+    ) -> internal.ReportStopResponse:
+        raise NotImplementedError("the gateway reads no partition")
+
+    def ClaimKeys(
+        self, request: internal.ClaimKeysRequest, context: grpc.ServicerContext
+    ) -> internal.ClaimKeysResponse:
+        return internal.ClaimKeysResponse(states=[self._backend.keys.claim(one) for one in request.claims])
+
+    def SettleKeys(
+        self, request: internal.SettleKeysRequest, context: grpc.ServicerContext
+    ) -> internal.SettleKeysResponse:
+        return internal.SettleKeysResponse(
+            states=[self._backend.keys.settle(one) for one in request.settlements]
+        )
 
     def Recharge(
         self, request: internal.RechargeRequest, context: grpc.ServicerContext
@@ -265,3 +322,15 @@ def _order(order_id: int) -> pb.Order:
 
 def _accounts() -> list[ty.Account]:
     return [ty.Account(asset_id=1, available_atoms=100_000_000_000_000, held_atoms=50_000_000)]
+
+
+def main() -> None:
+    """For the benchmark: prints its address, and serves until it is killed; a Place takes argv[1] seconds."""
+    with running_backend() as backend:
+        backend.place_s = float(sys.argv[1])
+        print(backend.address, flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

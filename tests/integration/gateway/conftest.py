@@ -23,10 +23,11 @@ HEADER_TIMEOUT_S = 2.0
 class GatewayProcess:
     """Where the gateway is, and a client of it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, backend: Backend) -> None:
+    backend: Backend  # Not when it runs in another process, as the benchmark's does.
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self.process = process
         self.port = port
-        self.backend = backend
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
 
     def connect(self, receive_buffer_bytes: int = 0) -> socket.socket:
@@ -61,15 +62,26 @@ class GatewayProcess:
 def running_gateway(
     backend: Backend, ws_address: str, log: Path, **settings: object
 ) -> Iterator[GatewayProcess]:
+    patient = {"queue_s": 20.0} | settings  # The stand-in holds orders up, for as long as tests say.
+    with gateway_before(backend.address, ws_address, log, **patient) as gateway:
+        gateway.backend = backend
+        yield gateway
+
+
+@contextmanager
+def gateway_before(
+    backend_address: str, ws_address: str, log: Path, **settings: object
+) -> Iterator[GatewayProcess]:
     """A gateway on an inherited socket while the body runs; it must drain in the end."""
     with listen("127.0.0.1", 0, "EXCHANGE_PORT") as listener, log.open("wb") as output:
         values: dict[str, object] = {
             "listen_fd": listener.fileno(),
-            "orders_internal_address": backend.address,
-            "market_data_address": backend.address,
+            "orders_internal_address": backend_address,
+            "market_data_address": backend_address,
             "market_data_ws_address": ws_address,
             "local_mode": True,
             "header_timeout_s": HEADER_TIMEOUT_S,
+            "max_connections_per_ip": 20_000,
         } | settings
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "gateway"],
@@ -78,7 +90,7 @@ def running_gateway(
             stderr=output,
             pass_fds=(listener.fileno(),),
         )
-        gateway = GatewayProcess(process, listener.getsockname()[1], backend)
+        gateway = GatewayProcess(process, listener.getsockname()[1])
         try:
             gateway.wait_ready()
             yield gateway
@@ -117,6 +129,8 @@ _ECHO = """
 import asyncio, socket
 
 async def echo(reader, writer):
+    told = await reader.readline()  # Whose connection it is.
+    assert told.startswith(b"PROXY TCP4 127.0.0.1 "), told
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()

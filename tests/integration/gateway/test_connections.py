@@ -158,6 +158,28 @@ def test_requests_in_a_row_and_at_once_on_one_connection(gateway: GatewayProcess
             assert read_answer(sock)[0] == 200
 
 
+def test_half_of_a_later_request_has_its_time_too(gateway: GatewayProcess) -> None:
+    with gateway.connect() as sock:
+        sock.sendall(GET_TIME)
+        assert read_answer(sock)[0] == 200
+        sock.sendall(GET_TIME[:20])
+        begun_s = time.monotonic()
+        assert sock.recv(1) == b""
+        assert HEADER_TIMEOUT_S * 0.9 <= time.monotonic() - begun_s < 10 * HEADER_TIMEOUT_S
+
+
+def test_the_time_of_a_head_ends_with_the_head(gateway: GatewayProcess) -> None:
+    with gateway.connect() as sock:
+        for _ in range(2):
+            sock.sendall(GET_TIME[:20])
+            time.sleep(HEADER_TIMEOUT_S / 4)
+            sock.sendall(GET_TIME[20:])
+            assert read_answer(sock)[0] == 200
+        time.sleep(HEADER_TIMEOUT_S * 1.5)
+        sock.sendall(GET_TIME)
+        assert read_answer(sock)[0] == 200
+
+
 def test_a_client_that_ends_its_side_after_the_request_still_gets_the_answer(gateway: GatewayProcess) -> None:
     with gateway.connect() as sock:
         sock.sendall(b"GET /api/v1/accounts HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer alice\r\n\r\n")
@@ -271,6 +293,36 @@ def own_is_full(own: GatewayProcess) -> bool:
         return read_answer(sock)[0] == 503
 
 
+def test_one_address_may_not_hold_all_connections(
+    backend: Backend, echo_address: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "gateway.log"
+    with (
+        running_gateway(backend, echo_address, log, max_connections_per_ip=10) as own,
+        ExitStack() as stack,
+    ):
+        own.http.close()  # What it has kept open counts as well.
+        eventually(lambda: read_once(own) == 200)
+        held = [stack.enter_context(own.connect()) for _ in range(10)]
+        for sock in held:
+            sock.sendall(GET_TIME)
+            assert read_answer(sock)[0] == 200
+        with own.connect() as late:
+            late.sendall(GET_TIME)
+            status, headers, body = read_answer(late)
+        assert (status, json.loads(body)["error"]["code"]) == (429, "TOO_MANY_CONNECTIONS")
+        assert int(headers["retry-after"]) >= 1
+        held.pop().close()
+        eventually(lambda: read_once(own) == 200)
+
+
+def read_once(own: GatewayProcess) -> int:
+    """The status of one request on a connection of its own."""
+    with own.connect() as sock:
+        sock.sendall(GET_TIME)
+        return read_answer(sock)[0]
+
+
 def test_while_order_service_is_away(own: GatewayProcess) -> None:
     backend = own.backend
     assert own.http.post("/api/v1/orders", json=ORDER, headers=ALICE).status_code == 202
@@ -348,6 +400,26 @@ def test_sigterm_finishes_what_is_under_way_and_takes_nothing_new(own: GatewayPr
         assert own.process.wait(10) == 0
 
 
+def test_a_drain_answers_who_still_asks_and_says_that_it_is_the_last_time(own: GatewayProcess) -> None:
+    with own.connect() as sock, own.connect() as other:
+        for each in (sock, other):
+            each.sendall(GET_TIME)
+            assert "connection" not in read_answer(each)[1]
+        own.process.send_signal(signal.SIGTERM)
+        eventually(lambda: _says_it_is_the_last(sock))
+        assert read_all(sock) == b""
+        assert read_all(other) == b""
+        other.sendall(GET_TIME)  # Crosses with the end: nobody answers, and nobody cuts off.
+        assert own.process.wait(10) == 0
+
+
+def _says_it_is_the_last(sock: socket.socket) -> bool:
+    sock.sendall(GET_TIME)
+    status, headers, _ = read_answer(sock)
+    assert status == 200
+    return headers.get("connection") == "close"
+
+
 def test_the_log_is_json_and_holds_no_token(own: GatewayProcess, tmp_path: Path) -> None:
     own.backend.stop()
     assert own.http.get("/api/v1/accounts", headers=ALICE | {"X-Request-Id": "logged"}).status_code == 503
@@ -371,7 +443,7 @@ def gateway_lines(folder: Path) -> list[dict[str, object]]:
 def test_a_wrong_port_stops_the_start_with_a_sentence(own: GatewayProcess) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "gateway"],
-        env=os.environ | {"EXCHANGE_PORT": str(own.port), "EXCHANGE_HOST": "127.0.0.1"},
+        env=os.environ | {"EXCHANGE_PORT": str(own.port), "EXCHANGE_LOCAL_MODE": "true"},
         capture_output=True,
         text=True,
         timeout=30,

@@ -1,9 +1,10 @@
-"""The page as people use it: a real Chromium before a real exchange, at desktop and phone widths.
+"""The pages as people use them: a real Chromium before a real exchange, at desktop and phone widths.
 
 The screenshots go into the test's temporary folder; look at them when something about the page changes.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from gateway.app import every_route
+from gateway.errors import public_errors
 from tests.harness.exchange import Exchange, User
 
 PATIENCE_S = 20.0
@@ -30,6 +33,9 @@ class Page:
 
     def find(self, selector: str) -> WebElement:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
         return str(self.find(selector).text)
@@ -66,11 +72,11 @@ class Page:
         return bool(widths[0] <= widths[1])
 
 
-@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
-def page(request: pytest.FixtureRequest, exchange: Exchange, tmp_path: Path) -> Iterator[Page]:
-    width, height = request.param
+@contextmanager
+def open_browser(folder: Path, width: int, height: int) -> Iterator[webdriver.Chrome]:
+    """A Chromium with a window of this size, whose profile is in the folder."""
     options = webdriver.ChromeOptions()
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path}/profile", f"--window-size={width},{height}"):
+    for flag in (*FLAGS, f"--user-data-dir={folder}/profile", f"--window-size={width},{height}"):
         options.add_argument(flag)
     options.binary_location = "/usr/bin/chromium"
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -80,13 +86,19 @@ def page(request: pytest.FixtureRequest, exchange: Exchange, tmp_path: Path) -> 
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
         )
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def page(request: pytest.FixtureRequest, exchange: Exchange, tmp_path: Path) -> Iterator[Page]:
+    with open_browser(tmp_path, *request.param) as browser:
         browser.get(exchange.base_url)
         opened = Page(browser)
         opened.wait(lambda: opened.text("#connection") == "Live")
         yield opened
         browser.save_screenshot(str(tmp_path / "end.png"))
-    finally:
-        browser.quit()
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +187,38 @@ def test_the_page_comes_back_after_the_gateway_does(page: Page, maker: User, exc
     page.wait(lambda: "open" in page.text("#orders"))
     page.press("#cancel-all")
     page.wait(lambda: page.rows("orders") == 0)
+
+
+@pytest.fixture(params=[(1440, 1000), (390, 844)], ids=["wide", "narrow"])
+def docs(request: pytest.FixtureRequest, exchange: Exchange, tmp_path: Path) -> Iterator[Page]:
+    """The page of the API."""
+    with open_browser(tmp_path, *request.param) as browser:
+        browser.get(f"{exchange.base_url}/docs")
+        opened = Page(browser)
+        opened.wait(lambda: browser.execute_script("return document.documentElement.dataset.ready"))
+        yield opened
+        browser.save_screenshot(str(tmp_path / "end.png"))
+
+
+def test_all_of_the_api_can_be_read(docs: Page, exchange: Exchange) -> None:
+    routes = [route for route in every_route() if route.documented]
+    shown = [element.get_attribute("id") for element in docs.all(".route")]
+    assert sorted(map(str, shown)) == sorted(route.operation for route in routes)
+    codes = {element.text for element in docs.all("#errors td code")}
+    assert codes >= {error.code for error in public_errors()}
+    channels = docs.text("#channels")
+    assert "depth:BTC-USD" in channels
+    assert "balances" in channels
+    assert f'curl -s "{exchange.base_url}/api/v1/orderbook?symbol=BTC-USD"' in docs.text("#orderbook pre")
+    assert docs.is_as_wide_as_its_window()
+    assert docs.complaints() == []
+
+
+def test_an_example_can_be_copied_and_a_code_be_looked_up(docs: Page) -> None:
+    docs.press("#place .copy")
+    docs.wait(lambda: docs.text("#place .copy") in ("Copied", "Selected"))
+    docs.press("#place summary")
+    assert "A multiple of tick_size" in docs.text("#place details")
+    docs.press('#place a[href="#error-INSUFFICIENT_FUNDS"]')
+    assert docs.browser.current_url.endswith("#error-INSUFFICIENT_FUNDS")
+    assert docs.complaints() == []

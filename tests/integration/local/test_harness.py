@@ -25,3 +25,10 @@ def test_a_frozen_daemon_is_left_out_and_thaws(exchange: Exchange, user: User) -
     exchange.thaw("market-data")
     exchange.wait_ready()
     assert exchange.http.get("/api/v1/orderbook?symbol=BTC-USD").status_code == 200
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_daemon_tells_what_it_counts(exchange: Exchange, name: str) -> None:
+    counted = exchange.metrics(name)
+    assert counted["process_start_time_seconds"] > 0
+    assert ("exchange_gateway_connections" in counted) == (name == "gateway")

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -164,6 +165,7 @@ def test_from_nothing_to_an_order_and_back_to_nothing(closed: Path) -> None:
         (folder.stat().st_mode, folder.stat().st_uid) for folder in closed.parents
     ]
     assert not list(data.glob("run.json*"))
+    assert stat.S_IMODE((data / "master.key").stat().st_mode) == 0o600
     listed = _exchange(data, "market", "list")
     assert listed.stdout.count("ACTIVE") == 1, listed
     with _up(data) as again:
@@ -272,6 +274,25 @@ def test_a_killed_daemon_is_started_again(tmp_path: Path, own_world: Servers) ->
             _until(lambda: _is_ready(url), 30, up)
         assert "gateway ended with code -9; starting it again in 0.5 s" in up.output
         _place_an_order(url)
+
+
+def test_daemons_are_restarted_one_after_the_other(tmp_path: Path, own_world: Servers) -> None:
+    data = tmp_path / "data"
+    closed = _exchange(data, "restart", servers=own_world)
+    assert (closed.returncode, closed.stderr) == (1, f"No exchange runs on {data}\n")
+    with _up(data, servers=own_world) as up:
+        url = up.url()
+        before = {module: up.daemon(module).pid for module in ("gateway", "daemons.order_service")}
+        unknown = _exchange(data, "restart", "engine", servers=own_world)
+        assert unknown.returncode == 1
+        assert "There is no daemon engine; there are gateway, " in unknown.stderr
+        restarted = _exchange(data, "restart", "order-service", servers=own_world)
+        assert (restarted.returncode, restarted.stderr) == (0, "")
+        assert up.daemon("gateway").pid == before["gateway"]
+        assert up.daemon("daemons.order_service").pid != before["daemons.order_service"]
+        _place_an_order(url)
+        assert "starting it again" not in up.output
+        assert up.end(signal.SIGTERM) == 0, up.output
 
 
 def _runs(up: Up, module: str) -> bool:

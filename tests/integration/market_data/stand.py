@@ -30,6 +30,7 @@ from common.core.messages import (
     Trade,
 )
 from common.db import connect as connect_db
+from common.identity.permissions import ALL
 from common.kafka import Producer, producer
 from common.migrate import migrate
 from common.rpc import serve_grpc
@@ -67,7 +68,7 @@ class FakeOrders:
     async def authenticate(self, request: internal_pb2.AuthenticateRequest, _context: Any) -> object:
         if request.token not in self.tokens:
             raise Unauthenticated
-        return internal_pb2.AuthenticateResponse(user_id=self.tokens[request.token])
+        return internal_pb2.AuthenticateResponse(user_id=self.tokens[request.token], permissions=ALL)
 
     async def list_orders(self, request: orders_pb2.ListOrdersRequest, context: Any) -> object:
         assert request.only_live
@@ -270,11 +271,19 @@ class Stand:
         self, sequence: int, states: Sequence[OrderState], trades: Sequence[Trade] = (), market: Market = BTC
     ) -> None:
         """Publish the order updates of a settlement."""
-        chains = (GENESIS_CHAIN, GENESIS_CHAIN)
-        numbers = (market.partition, sequence, sequence, now_us())
-        settlement = Settlement(*numbers, *chains, 1, list(trades), list(states))
-        [value] = encode_order_updates(settlement, {BTC.market_id: BTC, ETH.market_id: ETH})
+        value = updates_of(sequence, states, trades, market)
         await self.producer.send(self.topics.order_updates, market.partition, value, token=1)
+
+
+def updates_of(
+    sequence: int, states: Sequence[OrderState], trades: Sequence[Trade] = (), market: Market = BTC
+) -> bytes:
+    """The order updates of a settlement."""
+    chains = (GENESIS_CHAIN, GENESIS_CHAIN)
+    numbers = (market.partition, sequence, sequence, now_us())
+    settlement = Settlement(*numbers, *chains, 1, list(trades), list(states))
+    [value] = encode_order_updates(settlement, {BTC.market_id: BTC, ETH.market_id: ETH})
+    return value
 
 
 def order_state(
@@ -318,8 +327,10 @@ async def open_stand(servers: Servers, database: str, **changes: object) -> Asyn
         "partitions": PARTITIONS,
         "market_data_port": free_port(),
         "market_data_ws_port": free_port(),
+        "market_data_internal_port": free_port(),
         "health_port": free_port(),
         "instance": "market-data-under-test",
+        "local_mode": True,
         "lease_s": 1.0,
         "lease_renew_s": 0.2,
     }

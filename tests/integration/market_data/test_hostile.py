@@ -1,6 +1,7 @@
 """Clients that misbehave: they are refused or closed with a reason, and nobody else notices."""
 
 import base64
+import json
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -84,6 +85,27 @@ async def test_subscriptions_of_a_connection_are_limited(stand: Stand) -> None:
         assert (await client.ask(op="subscribe", channels=names[:200]))["op"] == "subscribed"
         assert (await client.ask(op="subscribe", channels=names[:200]))["op"] == "subscribed"
         assert (await client.ask(op="subscribe", channels=names[200:201]))["op"] == "error"
+
+
+async def test_who_says_too_much_at_once_is_closed_and_the_others_do_not_notice(stand: Stand) -> None:
+    await stand.book(full=True, bids=[(1, 1)])
+    many = ["depth:BTC-USD", "trades:BTC-USD", "ticker:BTC-USD"]
+    again = json.dumps({"op": "subscribe", "channels": many}).encode()
+    async with stand.daemon(), stand.client() as good:
+        await good.subscribe("depth:BTC-USD")
+        await good.next("depth:BTC-USD")
+        for flood in (masked(b'{"op": "ping"}'), masked(b"", first=0x89), masked(again)):
+            async with await raw(stand) as stream:
+                await stream.send(upgrade() + flood * 400)
+                read = bytearray()
+                with anyio.fail_after(10), pytest.raises(anyio.EndOfStream):
+                    await _read_all(stream, read)
+            close = bytes(read).rpartition(b"too many messages")[0]
+            assert close.endswith((1008).to_bytes(2, "big"))
+        sequence = await stand.book(bids=[(1, 2)])
+        assert (await good.next("depth:BTC-USD"))["sequence"] == sequence
+        for number in range(200):  # A busy but sane client.
+            assert (await good.ask(op="ping", id=number))["op"] == "pong"
 
 
 @pytest.mark.parametrize(

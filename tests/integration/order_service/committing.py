@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import psycopg
 
+from common import db
 from daemons.order_service.committer import Committer
 from daemons.order_service.relay import Relays
 from tests.integration.order_service.desk import Desk
@@ -67,11 +68,16 @@ async def until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
 
 
 async def terminate_now_and_then(desk: Desk, draw: random.Random, name: str) -> None:
-    """End the sessions of this name at random moments, until canceled."""
-    while True:
-        await anyio.sleep(draw.uniform(0.0, 0.02))
-        await desk.connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = %s AND xact_start IS NOT NULL",
-            [name],
-        )
+    """End the sessions of this name at random moments, until canceled.
+
+    From a session of its own, since canceling a query closes its session. Some pauses are long: on a slow
+    machine a transaction must get through now and then.
+    """
+    async with db.connect(desk.url, "test terminator") as connection:
+        while True:
+            await anyio.sleep(draw.uniform(0.0, draw.choice([0.02, 0.02, 0.02, 0.4])))
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = %s AND xact_start IS NOT NULL",
+                [name],
+            )

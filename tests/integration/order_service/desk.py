@@ -9,11 +9,13 @@ from common.audit import audit
 from common.core import messages as m
 from common.core.engine import Engine
 from common.migrate import migrate
+from common.stops import MATCHING, SETTLEMENT
+from common.trip import Trips
 from daemons.local.prepare import default_markets
 from daemons.order_service.markets import Markets
 from daemons.order_service.placement import Placement
 from daemons.order_service.requests import Accepted, Answer, NewOrder, Request
-from daemons.order_service.settlement import MATCHING, SETTLEMENT, Delivery, Outcome, settle
+from daemons.order_service.settlement import Delivery, Outcome, settle
 
 USD, BTC, ETH = 1, 2, 3
 TOKEN = 7
@@ -79,7 +81,7 @@ class Desk:
 
     async def settle(self, partition: int, deliveries: list[Delivery]) -> Outcome:
         return await settle(
-            self.connection,
+            Trips(self.connection),  # Anew, because a test's rollback makes the server forget statements.
             deliveries,
             partition=partition,
             settlement_token=TOKEN,

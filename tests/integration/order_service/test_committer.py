@@ -176,3 +176,13 @@ async def test_an_idle_exchange_waits_for_nobody(desk: Desk) -> None:
         return len(await desk.batches(0)) == before + 3
 
     await until(all_there)
+
+
+async def test_a_batch_that_is_refused_as_a_whole_is_no_harm_to_the_next(desk: Desk) -> None:
+    poor, user = await desk.user(usd=0), await desk.user()
+    async with committing(desk) as committer:
+        for _ in range(3):
+            [refused] = await committer.submit([buy(poor)])
+            assert isinstance(refused, errors.InsufficientFunds)
+            [accepted] = await committer.submit([buy(user)])
+            assert isinstance(accepted, Accepted)

@@ -5,8 +5,9 @@ import pytest
 from common.core import errors
 from common.core import messages as m
 from common.core.ledger import fee_user_id
+from common.stops import SETTLEMENT
 from daemons.order_service.requests import Accepted, CancelAccepted, CancelAllOrders, Canceling, CancelOrder
-from daemons.order_service.settlement import SETTLEMENT, CannotSettle
+from daemons.order_service.settlement import CannotSettle
 from tests.integration.order_service.desk import BTC, UNIT, USD, Desk, limit
 
 pytestmark = pytest.mark.anyio

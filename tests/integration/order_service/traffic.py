@@ -1,21 +1,28 @@
 """Random traffic on a desk: every kind of order and command, on both markets, from a seed.
 
 What comes out is a database with a history: trades, self trades, halts, changed fees, sweeps, refusals,
-settled in groups, archived in part, with orders still waiting above the watermark.
+settled in groups, archived in part, with orders still waiting above the watermark; and among them deposits
+and withdrawals that were asked for, completed, canceled, and wait.
 """
 
+from contextlib import suppress
 from random import Random
 
 import anyio
 
-from common import admin, db
+from common import admin, db, money
+from common.acts import Acts
+from common.audit_log import CLI, Actor
 from common.core import messages as m
+from common.core.errors import Conflict, InsufficientFunds
 from daemons.order_service.requests import CancelAllOrders, CancelOrder, NewOrder, Request
 from daemons.order_service.upkeep import archive
 from tests.integration.order_service.desk import Desk, limit
 
+PENDING = money.WithdrawalStatus.PENDING
 SYMBOLS = ("BTC-USD", "ETH-USD")
 PARTITIONS = (0, 1)
+FEWEST_TRADES = 30
 SETTLED_BATCHES = """
 SELECT count(*) FROM outbox o JOIN watermarks w USING (partition) WHERE o.last_sequence <= w.sequence
 """
@@ -41,6 +48,7 @@ class Traffic:
         self._users = users
         self._placed: list[tuple[int, int]] = []
         self._count = 0
+        self._acts = Acts(desk.connection, Actor("tester", CLI))
 
     async def round(self, batches: int, most: int = 12) -> None:
         """Commit batches of up to `most` requests, with an operator's command now and then."""
@@ -97,6 +105,7 @@ class Traffic:
     async def _operate(self) -> None:
         """New fees, or a market that halts until it is resumed by a later draw."""
         random, symbol = self._random, self._random.choice(SYMBOLS)
+        await self.move_money()
         if random.random() < 0.5:
             await admin.set_market(
                 self._desk.connection,
@@ -107,6 +116,23 @@ class Traffic:
         else:
             status = m.MarketStatus.HALTED if random.random() < 0.3 else m.MarketStatus.ACTIVE
             await admin.set_market(self._desk.connection, symbol, status=status)
+
+    async def move_money(self) -> None:
+        """A deposit or a step of a withdrawal, as an operator's act; refusals and repeats are part of it."""
+        random, user_id = self._random, self._random.choice(self._users)
+        symbol, amount = random.choice(("USD", "BTC")), f"{random.randint(1, 40)}.{random.randint(0, 99):02}"
+        waiting = await money.list_withdrawals(self._desk.connection, status=PENDING)
+        reference = f"m{random.randint(1, 60)}"
+        with suppress(InsufficientFunds, Conflict):
+            match random.choice("drrce") if waiting else random.choice("dr"):
+                case "d":
+                    await self._acts.deposit(user_id, symbol, amount, reference)
+                case "r":
+                    await self._acts.request_withdrawal(user_id, symbol, amount, "where to", reference)
+                case "c":
+                    await self._acts.complete_withdrawal(random.choice(waiting).withdrawal_id, reference)
+                case _:
+                    await self._acts.cancel_withdrawal(random.choice(waiting).withdrawal_id, reference)
 
 
 async def make_history(desk: Desk, seed: int, *, rounds: int = 8, batches: int = 12) -> None:
@@ -121,17 +147,44 @@ async def make_history(desk: Desk, seed: int, *, rounds: int = 8, batches: int =
             await archive_settled(desk)
     await _open_markets(desk)
     await traffic.settle()
+    while await _fewest_trades(desk) < FEWEST_TRADES:  # A market that was halted for long has had few.
+        await traffic.round(batches)
+        await _open_markets(desk)
+        await traffic.settle()
+    for _ in range(12):
+        await traffic.move_money()
     await traffic.round(4)
     await _open_markets(desk)
     await desk.submit(*_far_from_the_market(users[0]))  # Rest, whatever was drawn.
     await traffic.settle()
     await traffic.round(2)
     await desk.submit(*_far_from_the_market(users[1]))  # Wait above the watermark.
+    await one_of_each(desk, users[0])
+
+
+async def _fewest_trades(desk: Desk) -> int:
+    """Of the two markets."""
+    [row] = await desk.rows(
+        "SELECT count(*) FILTER (WHERE market_id = 1), count(*) FILTER (WHERE market_id = 2) FROM trades"
+    )
+    return min(int(count) for count in row)
 
 
 async def _open_markets(desk: Desk) -> None:
     for symbol in SYMBOLS:
         await admin.set_market(desk.connection, symbol, status=m.MarketStatus.ACTIVE)
+
+
+async def one_of_each(desk: Desk, user_id: int) -> None:
+    """A withdrawal that is completed, one that is canceled and one that waits, whatever was drawn."""
+    acts = Acts(desk.connection, Actor("tester", CLI))
+    await acts.deposit(user_id, "USD", "3", "for withdrawals")
+    done, canceled, _ = [
+        (await acts.request_withdrawal(user_id, "USD", "1", "where to", name))[0]
+        for name in ("done", "canceled", "waits")
+    ]
+    await acts.complete_withdrawal(done.withdrawal_id, "tx 1")
+    await acts.cancel_withdrawal(canceled.withdrawal_id, "no such address")
 
 
 def _far_from_the_market(user_id: int) -> list[Request]:

@@ -16,7 +16,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 async def history(servers: Servers, seed: int) -> AsyncIterator[Desk]:
     """A database with a random history; a test that changes it changes it back."""
-    with fresh_database(servers) as url:
+    with pytest.MonkeyPatch.context() as patched, fresh_database(servers) as url:
+        patched.setattr("common.core.engine.DIGEST_EVERY", 25)  # The history is short.
         async with open_desk(url) as desk:
             await make_history(desk, seed)
             yield desk

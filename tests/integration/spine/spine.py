@@ -12,7 +12,8 @@ import grpc.aio
 
 from common import db
 from common.audit import audit
-from common.kafka import Message, Producer, Record, producer, reader
+from common.kafka import Message, Producer, producer
+from common.kafka_reader import Record, reader
 from common.rpc import grpc_channel
 from common.topics import topics
 from daemons.local.ports import free_port
@@ -194,6 +195,7 @@ def second_order_service(exchange: Exchange, logs: Path) -> Iterator[str]:
         "EXCHANGE_INSTANCE": SECOND,
         "EXCHANGE_ORDERS_PORT": str(free_port()),
         "EXCHANGE_ORDERS_INTERNAL_PORT": str(port),
+        "EXCHANGE_ADMIN_PORT": str(free_port()),
         "EXCHANGE_HEALTH_PORT": "0",
     }
     assert first.env is not None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemons.matching.replica import APPLY_APART_FROM
+from daemons.matching.replica import APART_FROM
 from exchange.v1 import types_pb2 as ty
 from tests.integration.spine.spine import BUY, SELL, Spine, order
 
@@ -13,7 +13,7 @@ BATCH, PRICE, LOTS = 1_000, 5_000_000, 10
 
 async def test_a_sweep_of_a_large_book_is_settled_by_the_same_leader(spine: Spine) -> None:
     maker, taker = await spine.join(), await spine.join()
-    makers = APPLY_APART_FROM + 2 * BATCH
+    makers = APART_FROM + 2 * BATCH
     for start in range(0, makers, BATCH):
         await spine.place(maker, *(order(SELL, PRICE + start + n, LOTS) for n in range(BATCH)))
     await spine.settled()

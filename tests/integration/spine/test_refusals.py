@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from common import wire
+from common import stops, wire
 from common.core.engine import Engine
 from common.core.messages import Settlement
-from common.kafka import Record
+from common.kafka_reader import Record
 from common.restore import restore
 from exchange.v1 import types_pb2 as ty
 from tests.integration.spine.spine import BUY, MATCHINGS, ORDER_SERVICE, Spine, order
@@ -106,7 +106,7 @@ async def test_a_contradiction_stops_the_partition_until_a_person_resumes_it(
         return token > waiting.token
 
     await spine.until(led)
-    await spine.rows("UPDATE watermarks SET stopped = NULL WHERE partition = 0 RETURNING 1")
+    await stops.resume(spine.connection, stops.Act(0, "tester", "a test made the contradiction"))
     await spine.settled()
     for name in MATCHINGS:  # As the fixture left them.
         spine.exchange.kill(name)

@@ -133,6 +133,27 @@ async def test_a_lost_session_ends_the_body_at_once() -> None:
     assert anyio.current_time() - start_s < 0.11
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_renewal_under_way_is_let_finish_so_that_the_lease_can_be_given_back(cancelled: bool) -> None:
+    store = VirtualLeases(Table())
+    with anyio.move_on_after(RENEW_S + 0.1 if cancelled else 60):
+        async with hold_lease(store, SERVICE, 0, lease_s=LEASE_S, renew_s=RENEW_S):
+            store.delay_s = 0.2
+            await anyio.sleep(RENEW_S + 0.1)
+    assert store.renewals == 1
+    assert store.table.row(SERVICE, 0).expires_s <= anyio.current_time()
+
+
+async def test_a_renewal_that_hangs_when_the_body_is_cancelled_is_waited_for_a_little() -> None:
+    store = VirtualLeases(Table())
+    start_s = anyio.current_time()
+    with anyio.move_on_after(1.0):
+        async with hold_lease(store, SERVICE, 0, lease_s=LEASE_S, renew_s=RENEW_S):
+            store.hang = True
+            await anyio.sleep_forever()
+    assert anyio.current_time() - start_s <= 1.0 + 2 * RELEASE_S + 1e-6
+
+
 async def test_the_bodys_error_comes_out_alone_and_gives_the_lease_back() -> None:
     store = VirtualLeases(Table())
 

@@ -1,7 +1,8 @@
 """rpc: errors cross the wire whole, a drain ends every kind of call, channels come back."""
 
+import re
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeAlias
 
 import anyio
@@ -12,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import REGISTRY
 
+from common.config import BadSetting
 from common.core.errors import (
     Busy,
     DuplicateClientOrderId,
@@ -24,7 +26,7 @@ from common.core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from common.rpc import error_from_proto, error_to_proto, from_rpc_error, grpc_channel, serve_grpc
+from common.rpc import error_from_proto, error_to_proto, from_rpc_error, grpc_channel, serve_grpc, target
 from common.rpc_errors import MAX_ERROR_BYTES, error_to_bytes, status_of
 from exchange.v1 import types_pb2
 
@@ -201,6 +203,35 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     assert (code, type(error)) == (grpc.StatusCode.UNAVAILABLE, Unavailable)
 
 
+async def test_calls_go_to_those_who_live() -> None:
+    async with serving(Echo()) as stays, AsyncExitStack() as leaving:
+        leaves = await leaving.enter_async_context(serving(Echo()))
+        async with grpc_channel(f"127.0.0.1:{stays}, 127.0.0.1:{leaves}") as channel:
+            for _ in range(20):
+                assert await call(channel, b"x") == b"x"
+            await leaving.aclose()
+            for _ in range(20):
+                assert await call(channel, b"x") == b"x"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("orders:8111", "orders:8111"),
+        (" 10.0.0.1:1 ,10.0.0.2:2, ", "ipv4:10.0.0.1:1,10.0.0.2:2"),
+        ("[::1]:1,[::2]:2", "ipv6:[::1]:1,[::2]:2"),
+    ],
+)
+async def test_addresses_as_grpc_calls_them(value: str, name: str) -> None:
+    assert target(value) == name
+
+
+@pytest.mark.parametrize("value", ["", "orders-1:1,orders-2:2", "127.0.0.1:1,[::1]:1"])
+async def test_addresses_that_cannot_work_are_named(value: str) -> None:
+    with pytest.raises(BadSetting, match=re.escape(repr(value))):
+        target(value)
+
+
 async def test_a_call_out_of_time_is_unavailable(channel: grpc.aio.Channel) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(channel, b"hang", timeout=0.1)
@@ -309,6 +340,17 @@ async def test_a_body_that_fails_does_not_drain() -> None:
         with pytest.raises(ZeroDivisionError):
             await serve_and_fail()
         assert echo.unwound.is_set()
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+async def test_bytes_that_are_no_request_are_malformed(channel: grpc.aio.Channel, method: str) -> None:
+    path = f"/grpc.health.v1.Health/{method}"
+    kinds: dict[str, Any] = {"Check": channel.unary_unary, "Watch": channel.unary_stream}
+    answers = kinds[method](path)(b"\xff")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await (answers if method == "Check" else answers.read())
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert from_rpc_error(refused.value).code == "MALFORMED"
 
 
 async def test_health_and_reflection_answer(channel: grpc.aio.Channel) -> None:

@@ -33,10 +33,11 @@ async def test_the_chain_covers_place_time_and_commands() -> None:
     place = sequence.Place(partition=3, first_sequence=10, time_us=77, previous_chain=previous)
     commands: list[m.Command] = [m.Cancel(1, 2), m.CancelAll(2, 0), m.Noop(0, "why")]
     await sequence.write(cast(Connection, session), place, commands)
-    shard, row = session.given
-    body = row[-1]
+    [given] = session.given
+    body = given[-1]
     assert isinstance(body, bytes)
     chain = chain_of(previous, 10, 77, body)
+    shard, row = given[:4], given[4:]
     assert shard == [12, 77, chain, 3]
     assert row == [3, 10, 12, 77, previous, chain, body]
     assert decode_commands(body) == commands

@@ -1,5 +1,6 @@
 """supervise: the drain in virtual time on both loops, and real signals to a real process."""
 
+import gc
 import json
 import signal
 import subprocess
@@ -12,7 +13,15 @@ import anyio
 import pytest
 
 from common.config import BadSetting, Settings
-from common.supervise import DRAINED, FAILED, MISCONFIGURED, Lifecycle, leaves, supervise
+from common.supervise import (
+    DRAINED,
+    FAILED,
+    MISCONFIGURED,
+    Lifecycle,
+    collector_at_rest,
+    leaves,
+    supervise,
+)
 from tests.harness.virtual_time import Backend, virtual_time
 
 DRAIN_S = 5.0
@@ -229,3 +238,14 @@ def test_a_wrong_setting_exits_2_with_one_sentence() -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("EXCHANGE_PORT is 'many': ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_made_while_the_collector_rests_is_not_looked_at_again() -> None:
+    with collector_at_rest():
+        assert not gc.isenabled()
+        made = [[number] for number in range(1_000)]
+    try:
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= len(made)
+    finally:
+        gc.unfreeze()

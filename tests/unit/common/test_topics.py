@@ -16,6 +16,7 @@ def test_the_topics_are_those_of_the_design() -> None:
         "exchange.trades",
         "exchange.orderbook",
         "exchange.order_updates",
+        "exchange.dead_letters",
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mypy_extensions import i64
 
 from common import wire
 from common.core import messages as m
@@ -20,6 +21,7 @@ CHAINS = st.binary(min_size=32, max_size=32)
 # Everything that stands in a message, by the annotation of the field.
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     int: INT64,
+    i64: INT64,
     str: st.text(st.characters(codec="utf-8"), max_size=20),
     bool: st.booleans(),
     bytes: CHAINS,
@@ -59,6 +61,7 @@ SETTLEMENTS = values(
     trades=st.lists(TRADES, max_size=5),
     orders=st.lists(ORDER_STATES, max_size=5),
     markets=st.lists(MARKET_STATES, max_size=3),
+    digests=st.lists(values(m.BookDigest), max_size=3),
 )
 LEVELS = st.lists(st.tuples(INT64, INT64), max_size=5)
 BOOKS = values(m.BookUpdate, bids=LEVELS, asks=LEVELS)

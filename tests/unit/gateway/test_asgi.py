@@ -9,6 +9,8 @@ import trio
 
 from gateway.asgi import BODY_S, Gateway
 from gateway.calls import Answer, Call
+from gateway.door import Door
+from gateway.pace import GRACE_S
 from tests.harness.virtual_time import Backend, virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +32,7 @@ class Client:
         self.calls: list[Call] = []
         self.sent: list[dict[str, Any]] = []
         self.routed = 0
+        self.oldest_s = 0.0  # What the door hears of the queue.
 
     async def ask(
         self, path: str = "/hot", kind: str = "http", headers: Sequence[tuple[bytes, bytes]] = ()
@@ -38,7 +41,8 @@ class Client:
             "type": kind, "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
             "headers": list(headers),
         }  # fmt: skip
-        app = Gateway(self._routed, {("POST", "/hot"): self._hot}, body_limit_bytes=LIMIT_BYTES)
+        door = Door(lambda: self.oldest_s, queue_s=0.5, most_requests=10)
+        app = Gateway(self._routed, {("POST", "/hot"): self._hot}, door, body_limit_bytes=LIMIT_BYTES)
         await app(scope, self._receive, self._send)
 
     @property
@@ -99,9 +103,19 @@ async def test_a_body_that_does_not_come_is_not_awaited_for_ever() -> None:
     client = Client([b"a", BODY_S * 100, b"b"])
     started = trio.current_time()
     await client.ask(headers=body_of(2))
-    assert trio.current_time() - started == pytest.approx(BODY_S)
+    assert trio.current_time() - started == pytest.approx(GRACE_S, abs=0.01)
     assert (client.status, client.code) == (408, "REQUEST_TIMEOUT")
     assert client.header(b"connection") == b"close"
+
+
+async def test_a_body_that_comes_steadily_has_its_time_and_no_more() -> None:
+    for pauses, status in ((10, 202), (15, 408)):
+        parts: list[bytes | float | None] = [b"x" * 100, 0.4] * pauses
+        client = Client([*parts, b"x"])
+        started = trio.current_time()
+        await client.ask(headers=CHUNKED)
+        assert client.status == status
+        assert trio.current_time() - started < 5.0
 
 
 async def test_a_body_over_the_limit_is_not_read_to_its_end() -> None:
@@ -130,3 +144,17 @@ async def test_a_websocket_that_comes_second_is_refused(path: str, status: int) 
     await client.ask(path, kind="websocket")
     assert client.sent[0]["type"] == "websocket.http.response.start"
     assert client.status == status
+
+
+async def test_an_order_that_is_turned_away_is_not_read() -> None:
+    client = Client([b"a", 5.0, b"b"])
+    client.oldest_s = 1.0
+    begun_s = trio.current_time()
+    await client.ask(headers=body_of(2))
+    assert trio.current_time() == begun_s
+    assert (client.status, client.code, client.calls) == (503, "BUSY", [])
+    assert (client.header(b"retry-after"), client.header(b"connection")) == (b"1", b"close")
+    other = Client([b"ab"])
+    other.oldest_s = 1.0
+    await other.ask("/other", headers=body_of(2))  # No order.
+    assert other.routed == 1

@@ -135,6 +135,52 @@ async def test_a_full_queue_is_busy_and_does_nothing() -> None:
     assert [name for call in service.calls for _, name in call] == ["under way", "a", "b", "c", "e"]
 
 
+async def test_a_huge_batch_delays_the_others_by_its_own_call_alone() -> None:
+    service = SlowService()
+    batcher = one_lane(service, batch_orders=1_000, queue_orders=5_000)
+    heard_s: list[float] = []
+
+    async def ask(user_id: int) -> None:
+        await batcher.submit(user_id, orders("single"), "r")
+        heard_s.append(trio.current_time())
+
+    async def body(nursery: trio.Nursery) -> None:
+        nursery.start_soon(batcher.submit, 1, orders("under way"), "r")
+        await trio.sleep(CALL_S / 2)
+        nursery.start_soon(batcher.submit, 1, orders(*["huge"] * 1_000), "r")
+        await trio.sleep(CALL_S / 10)
+        asked_s = trio.current_time()
+        async with trio.open_nursery() as asking:
+            for user_id in range(2, 52):
+                asking.start_soon(ask, user_id)
+        assert max(heard_s) - asked_s <= 3 * CALL_S  # What was under way, the huge one, their own.
+
+    await run_with(batcher, body)
+    assert [len(call) for call in service.calls] == [1, 1_000, 50]
+
+
+async def test_singles_that_never_end_do_not_starve_a_huge_batch() -> None:
+    service = SlowService()
+    batcher = one_lane(service, batch_orders=1_000, queue_orders=5_000)
+
+    async def body(nursery: trio.Nursery) -> None:
+        async def keep_asking() -> None:
+            while True:
+                await batcher.submit(2, orders("single"), "r")
+
+        async with trio.open_nursery() as asking:
+            for _ in range(50):
+                asking.start_soon(keep_asking)
+            await trio.sleep(CALL_S * 2.5)
+            asked_s = trio.current_time()
+            await batcher.submit(1, orders(*["huge"] * 1_000), "r")
+            assert trio.current_time() - asked_s <= 3 * CALL_S
+            asking.cancel_scope.cancel()
+
+    await run_with(batcher, body)
+    assert max(len(call) for call in service.calls) == 1_000
+
+
 async def test_everybody_in_a_call_that_fails_hears_so_and_the_next_call_goes_out() -> None:
     service = SlowService()
     batcher = one_lane(service)
@@ -191,3 +237,26 @@ async def test_lanes_run_side_by_side_and_a_user_keeps_to_one() -> None:
     for user_id in range(4):
         sent = [int(name) for call in service.calls for one, name in call if one == user_id]
         assert sent == sorted(sent)
+
+
+async def test_the_wait_is_told_by_what_waits_and_how_fast_it_went() -> None:
+    service = SlowService()
+    batcher = one_lane(service, batch_orders=10)
+    names = [str(number) for number in range(10)]
+
+    async def body(nursery: trio.Nursery) -> None:
+        assert batcher.wait_s() == 0
+        for _ in range(3):
+            nursery.start_soon(batcher.submit, 1, orders(*names), "r")
+        await trio.sleep(CALL_S * 0.5)
+        # Ten are under way, twenty wait; how fast it goes is not known yet.
+        assert batcher.wait_s() == pytest.approx(CALL_S * 0.5)
+        await trio.sleep(CALL_S)
+        assert batcher.wait_s() == pytest.approx(CALL_S * 1.5)  # The oldest of the last ten.
+        for _ in range(2):
+            nursery.start_soon(batcher.submit, 1, orders(*names), "r")
+        await trio.sleep(0.001)
+        assert batcher.wait_s() == pytest.approx(CALL_S * 3, rel=0.01)  # Thirty, at ten a call.
+
+    await run_with(batcher, body)
+    assert batcher.wait_s() == 0

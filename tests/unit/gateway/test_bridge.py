@@ -1,8 +1,11 @@
 """gRPC from Trio, against a real server in this process."""
 
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import grpc
@@ -12,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from common.core.errors import InsufficientFunds, Unavailable
 from common.rpc import error_to_proto
-from gateway.bridge import Bridge, _Waiter, open_channel
+from gateway.bridge import Bridge, _Waiter, connection_lost, open_channel
 
 pytestmark = pytest.mark.anyio
 
@@ -123,6 +126,61 @@ async def test_a_deadline_and_nobody_there_are_both_unavailable(echo: tuple[Echo
             await Bridge().call(echo_of(channel), b"x", timeout_s=5)
     for refused in (late, away):
         assert "127.0.0.1" not in refused.value.message  # Our addresses are nobody's business.
+
+
+async def test_a_repeatable_call_survives_a_connection_that_breaks(echo: tuple[Echo, str]) -> None:
+    with breaking_server() as address:
+        async with open_channel(f"{echo[1]},{address}") as channel:
+            bridge, method = Bridge(), echo_of(channel)
+            lost = 0
+            with trio.fail_after(20):
+                await until_answered(bridge, method)
+                while lost < 3:
+                    assert await bridge.call(method, b"x", timeout_s=5, repeat_on=connection_lost) == b"x"
+                    try:
+                        await bridge.call(method, b"x", timeout_s=5)
+                    except Unavailable:
+                        lost += 1
+
+
+async def until_answered(bridge: Bridge, method: Any) -> None:
+    """The sound server may be the slower one to connect, and until then no repeat could find it."""
+    while True:
+        try:
+            await bridge.call(method, b"x", timeout_s=5)
+            return
+        except Unavailable:
+            pass
+
+
+@contextmanager
+def breaking_server() -> Iterator[str]:
+    """Greets as HTTP/2 asks, and breaks the connection when the first call comes."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream, suppress(OSError):
+                connection.sendall(frame(4))  # SETTINGS
+                stream.read(24)  # The preface.
+                while (head := stream.read(9))[3:4] not in (b"", b"\x01"):  # Until HEADERS.
+                    stream.read(int.from_bytes(head[:3]))
+                    if head[3] == 4 and not head[4]:
+                        connection.sendall(frame(4, 1))  # SETTINGS, read.
+            time.sleep(0.2)  # As one that starts again. Back at once, it could draw every repeat to itself.
+
+    def frame(kind: int, flags: int = 0) -> bytes:
+        return bytes([0, 0, 0, kind, flags, 0, 0, 0, 0])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
 
 
 async def test_a_stream_is_kept_open_and_opened_again() -> None:

@@ -165,6 +165,16 @@ async def test_a_break_on_one_side_ends_both() -> None:
                 await client.aclose()  # With this linger: a reset.
 
 
+async def test_dialing_goes_on_to_one_that_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        both = ",".join(f"127.0.0.1:{one.getsockname()[1]}" for one in (unused, listening))
+        for _ in range(10):  # The order is drawn.
+            stream = await dial(both)
+            assert stream.socket.getpeername() == listening.getsockname()
+            await stream.aclose()
+
+
 async def test_dialing_where_nobody_listens() -> None:
     with trio.socket.socket() as unused:
         await unused.bind(("127.0.0.1", 0))

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from common.core.errors import Busy, ExchangeError, Refused, Unauthenticated
+from common.identity.caller import Caller
+from common.identity.permissions import READ, TRADE
 from gateway.calls import Answer, Call, json_answer
 from gateway.pipeline import Handler, Pipeline, Stage
 
@@ -31,9 +33,9 @@ class Recorder:
 
         return stage
 
-    async def identify(self, call: Call) -> int:
+    async def identify(self, call: Call) -> Caller:
         self.passed.append(("identify", call.user_id))
-        return 7
+        return Caller(7, READ)
 
     async def handler(self, call: Call) -> Answer:
         self.passed.append(("handler", call.user_id))
@@ -54,6 +56,15 @@ async def test_a_private_call_passes_everything_in_order() -> None:
         ("a", 0), ("b", 0), ("identify", 0), ("c", 7), ("d", 7), ("handler", 7),
         ("d back", 7), ("c back", 7), ("b back", 7), ("a back", 7),
     ]  # fmt: skip
+
+
+async def test_who_lacks_a_permission_is_counted_and_gets_no_further() -> None:
+    recorder = Recorder()
+    pipeline = Pipeline(recorder.identify, stages=[recorder.stage("c")])
+    answer = await pipeline.private(recorder.handler, TRADE)(call())
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (403, "PERMISSION_MISSING")
+    assert recorder.passed == [("identify", 0), ("c", 7)]
+    assert (await pipeline.private(recorder.handler, READ)(call())).status == 200
 
 
 async def test_a_public_call_is_nobodys() -> None:

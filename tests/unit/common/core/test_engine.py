@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from common.core.engine import ENGINE_VERSION, Engine
+from common.core.engine import ENGINE_VERSION, PAUSE_COMMANDS, PAUSE_ORDERS, Engine
 from common.core.messages import (
     GENESIS_CHAIN,
     Applied,
@@ -25,6 +25,7 @@ from common.core.messages import (
     SelfTradePrevention,
     SetMarket,
     Side,
+    Skipped,
     TimeInForce,
 )
 
@@ -43,7 +44,7 @@ class Desk:
         self.last_id = 0
         self.do(SetMarket(MARKET))
 
-    def do(self, *commands: Command) -> Applied:
+    def do(self, *commands: Command | Skipped) -> Applied:
         first = self.engine.sequence + 1
         chain = bytes([first % 256]) * 32
         return self.engine.apply(Batch(0, first, first * 1_000, self.engine.chain, chain, list(commands)))
@@ -272,7 +273,23 @@ def test_an_order_that_is_not_held_for_is_rejected(desk: Desk) -> None:
     assert ending(desk.sell(BOB, 100, 1, hold_atoms=1)) == (OrderStatus.REJECTED, Reason.HOLD_EXHAUSTED, 0)
 
 
-def test_a_skipped_command_moves_the_sequence_alone(desk: Desk) -> None:
+def test_a_skipped_order_ends_with_its_whole_hold(desk: Desk) -> None:
+    desk.buy(ALICE, 100, 5)
+    sell = desk.order(BOB, Side.SELL, 100, 5)
+    [state] = desk.do(Skipped(sell)).settlement.orders
+    assert ending(state) == (OrderStatus.CANCELED, Reason.OPERATOR_SKIP, 0)
+    assert (state.released_atoms, state.held_atoms) == (sell.hold_atoms, 0)
+    assert desk.engine.resting_orders == 1
+
+
+def test_a_skipped_cancel_cancels_nothing(desk: Desk) -> None:
+    resting = desk.buy(ALICE, 100, 5)
+    applied = desk.do(Skipped(Cancel(resting.order_id, ALICE)), Skipped(CancelAll(ALICE, 0)))
+    assert applied.settlement.orders == []
+    assert desk.engine.resting_orders == 1
+
+
+def test_a_noop_moves_the_sequence_alone(desk: Desk) -> None:
     before = desk.engine.sequence
     applied = desk.do(Noop(7, "operator"))
     assert desk.engine.sequence == before + 1
@@ -322,3 +339,19 @@ def test_a_market_without_a_state_is_still_to_come(desk: Desk) -> None:
     engine = Engine(0)
     engine.restore(replace(desk.engine.snapshot(), markets=[MARKET, replace(MARKET, market_id=2)]))
     assert [book.market_id for book in engine.books()] == [1]
+
+
+def test_it_pauses_now_and_then_and_does_the_same(desk: Desk) -> None:
+    commands = [desk.order(ALICE, Side.BUY, 100, 1) for _ in range(2 * PAUSE_ORDERS)]
+    snapshot, paused, plain = desk.engine.snapshot(), Engine(0), Engine(0)
+    batch = Batch(0, 2, 2, snapshot.chain, b"n" * 32, list(commands))
+    pauses: list[int] = []
+    for engine in (paused, plain):
+        engine.restore(snapshot)
+    made = paused.apply(batch, lambda: pauses.append(1))
+    assert made == plain.apply(batch)
+    assert len(pauses) == len(commands) // PAUSE_COMMANDS
+    again = Engine(0)
+    again.restore(paused.snapshot(), lambda: pauses.append(2))
+    assert pauses.count(2) == 2
+    assert again.snapshot() == plain.snapshot()

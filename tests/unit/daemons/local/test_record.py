@@ -17,7 +17,9 @@ _RUN = Run(
     redis_url="redis://127.0.0.1:2",
     kafka_bootstrap="127.0.0.1:3",
     topic_prefix="exchange",
-    ports=Ports(8100, 8101, 8102, 4, 5, {"matching-1": 6}),
+    ports=Ports(
+        8100, {"order-service": {"orders_port": 4, "health_port": 5}, "matching-1": {"health_port": 6}}
+    ),
 )
 
 

@@ -2,7 +2,20 @@
 
 import json
 
-from daemons.local.status import Leader, Part, Partition, Status, as_json, as_text
+import pytest
+
+from daemons.local import status
+from daemons.local.fleet import Ports
+from daemons.local.record import Run
+from daemons.local.status import Leader, Part, Partition, Status, as_json, as_text, read_status
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
 
 _STATUS = Status(
     ready=True,
@@ -36,6 +49,19 @@ def test_the_same_for_programs() -> None:
         "lag": 3,
     }
     assert found["leaders"][0]["fencing_token"] == 7
+
+
+async def test_the_addresses_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One gateway that is ready is enough: they share a socket."""
+
+    async def ask(_client: object, _run: object) -> list[Part]:
+        return [Part("gateway", False, "does not answer"), Part("gateway-2", True, "")]
+
+    monkeypatch.setattr(status, "ask_daemons", ask)
+    own = {"order-service": {"orders_port": 2}, "order-service-2": {"orders_port": 3}}
+    run = Run(1, "http://h:1", "h", "", "", "", "", Ports(1, own))
+    found = await read_status(run, "")
+    assert (found.orders_grpc, found.ready) == ("h:2,h:3", True)
 
 
 def test_nothing_runs() -> None:

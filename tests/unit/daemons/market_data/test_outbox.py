@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from daemons.market_data.channels import MarketChannels
+from daemons.market_data.fanout import Fanout
 from daemons.market_data.outbox import (
     MAX_CHANGED_LEVELS,
     TRY_AGAIN_LATER,
@@ -25,7 +26,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def channels() -> MarketChannels:
-    made = MarketChannels(seeded_feed(trade(1)), now=lambda: 0)
+    made = MarketChannels(seeded_feed(trade(1)), Fanout(), now=lambda: 0)
     made.feed.apply_book(full(1, bids=[(10, 1)]), 1, 0.0)
     made.seeded()
     made.publish(0.0)

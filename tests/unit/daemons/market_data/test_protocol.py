@@ -5,15 +5,16 @@ import json
 import pytest
 
 from common.core.errors import Malformed
+from common.socket_messages import Auth, Ping, Subscribe, UnknownChannel
 from daemons.market_data import protocol
-from daemons.market_data.protocol import ChannelName, UnknownChannel, parse_channel, parse_request
+from daemons.market_data.protocol import ChannelName, parse_channel, parse_request
 
 
 def test_requests_are_read() -> None:
-    request = parse_request('{"op": "subscribe", "channels": ["trades:BTC-USD"], "id": 1}')
-    assert (request.op, request.channels, request.id) == ("subscribe", ["trades:BTC-USD"], 1)
-    assert parse_request('{"op": "ping"}').id is None
-    assert parse_request('{"op": "auth", "token": "t", "id": "x"}').token == "t"
+    text = '{"op": "subscribe", "channels": ["trades:BTC-USD"], "id": 1}'
+    assert parse_request(text) == Subscribe(["trades:BTC-USD"], 1)
+    assert parse_request('{"op": "ping"}') == Ping()
+    assert parse_request('{"op": "auth", "token": "t", "id": "x"}') == Auth(token="t", id="x")
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,9 @@ def test_requests_are_read() -> None:
         '{"op": 1}',
         '{"op": "buy"}',
         '{"op": "ping", "extra": 1}',
+        '{"op": "ping", "channels": []}',
+        '{"op": "subscribe"}',
+        '{"op": "subscribe", "channels": []}',
         '{"op": "subscribe", "channels": [1]}',
         '{"op": "ping", "id": 1.5}',
         '{"op": "ping", "id": {}}',

@@ -216,8 +216,21 @@ def test_a_halted_market_takes_cancels_only() -> None:
     assert sweep == Canceling(3)
 
 
+def test_a_crowded_partition_takes_cancels_only_and_the_others_go_on() -> None:
+    found = seen()
+    found.crowded = {0: 250_000}
+    found.cancels[5] = (ANN, 0, m.OrderStatus.OPEN)
+    requests: list[Request] = [buy(), buy(symbol="ETH-USD"), CancelOrder(ANN, 5)]
+    busy, other, cancel = answers_to(requests, found)
+    assert isinstance(busy, errors.Busy)
+    assert busy.message.startswith("250,000 ")
+    assert isinstance(other, Accepted)
+    assert cancel == CancelAccepted(5, 1)
+
+
 def test_a_repeat_is_answered_though_the_market_is_halted_and_the_funds_are_gone() -> None:
     found = seen(usd=0)
+    found.crowded = {0: 1}
     found.states[1] = (m.MarketStatus.HALTED, PRICE)
     first = Accepted(5, "a", "BTC-USD", 3, 2, repeated=True)
     found.known[ANN, "a"] = Known(first, buy(client="a"))
@@ -315,3 +328,26 @@ def test_cancel_all_of_nothing_writes_nothing() -> None:
     plan = plan_of([CancelAllOrders(ANN, "BTC-USD"), CancelAllOrders(BOB, "")], found)
     assert not plan.entries
     assert answers_of(plan) == [Canceling(0), Canceling(0)]
+
+
+def test_cancels_under_a_key_leave_their_answers_and_are_answered_from_them() -> None:
+    requests: list[Request] = [
+        CancelOrder(BOB, 6, "b"),
+        CancelOrder(ANN, 5, "a"),
+        CancelAllOrders(ANN, "", "all"),
+        CancelOrder(ANN, 7, "refused"),
+        CancelOrder(ANN, 5),
+    ]
+    assert lookup_for(requests, [None] * 5).keys == {(BOB, "b"), (ANN, "a"), (ANN, "all"), (ANN, "refused")}
+    found = seen()
+    found.cancels |= {5: (ANN, 0, m.OrderStatus.OPEN), 6: (BOB, 0, m.OrderStatus.OPEN)}
+    found.live[ANN] = [(0, 1, 3)]
+    plan = plan_of(requests, found)
+    plan.keyed = True
+    answers_of(plan)
+    assert plan.effects() == [(2, ANN, "a"), (3, ANN, "all"), (1, BOB, "b")]
+
+    found.effects = {(ANN, "a"): 2, (ANN, "all"): 3, (BOB, "b"): 1}
+    repeated = plan_of(requests[:3], found)
+    assert answers_of(repeated) == [CancelAccepted(6, 1), CancelAccepted(5, 2), Canceling(3)]
+    assert not repeated.entries

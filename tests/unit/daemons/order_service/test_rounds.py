@@ -1,10 +1,12 @@
 """What the settler puts into one TX2: whole batches, bounded, and all that stands before a broken record."""
 
+from hashlib import sha256
+
 import pytest
 
 from common import wire
 from common.core import messages as m
-from common.kafka import Record
+from common.kafka_reader import Record
 from daemons.order_service import settler
 from daemons.order_service.settler import PartitionStopped, _rounds
 
@@ -41,3 +43,17 @@ def test_what_stands_before_a_broken_record_is_settled_first() -> None:
     assert len(next(rounds)) == 2
     with pytest.raises(PartitionStopped, match="offset 3"):
         next(rounds)
+
+
+@pytest.mark.parametrize("half", [b"", b"\x08\x01", b"\xff"], ids=["empty", "half", "garbage"])
+def test_a_record_that_an_operator_passed_over_is_passed_over_where_it_lies(half: bytes) -> None:
+    first, last = records(2, orders=1)
+    poison = Record(5, half, 7, 3)
+    with pytest.raises(PartitionStopped, match="offset 5"):
+        list(_rounds(wire.SettlementJoiner(), [poison], 0))
+    passed = {(5, sha256(half).digest())}
+    [deliveries] = _rounds(wire.SettlementJoiner(), [first, poison, last], 0, passed)
+    assert [one.offset for one in deliveries] == [1, 2]
+    for other in ({(4, sha256(half).digest())}, {(5, sha256(b"another").digest())}):
+        with pytest.raises(PartitionStopped, match="offset 5"):
+            list(_rounds(wire.SettlementJoiner(), [poison], 0, other))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,3 +45,22 @@ def test_longer_candles_are_sums_of_shorter_ones(rows: list[tuple[int, int, int]
     assert roll_up(aggregate(trades, 60, 7), interval_s) == candles
     assert sum(candle.volume_lots for candle in candles) == sum(one.qty_lots for one in trades)
     assert all(candle.open_time_us % (interval_s * 10**6) == 0 for candle in candles)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 900 * 10**6), st.integers(1, 50), st.integers(1, 9)), max_size=30),
+    st.lists(st.integers(0, 3), max_size=30),
+)
+def test_what_a_view_gave_does_not_change_with_the_trades_that_follow(
+    rows: list[tuple[int, int, int]], counts: list[int]
+) -> None:
+    """Whatever the order of their times; each candle is compared with one that is made anew by merging."""
+    view, naive = CandleView(60, 7, limit=3), CandleView(60, 7, limit=3)
+    given_out: list[tuple[Candle, Candle]] = []
+    for number, (time_us, price, qty) in enumerate(rows):
+        added = view.add(trade(time_us, price, qty))
+        naive.merge(Candle(time_us, price, price, price, price, qty, price * qty * 7, 1))
+        assert view.newest(None) == naive.newest(None)
+        count = counts[number] if number < len(counts) else None
+        given_out += [(one, replace(one)) for one in [added, *view.newest(count)]]
+    assert all(one == as_it_was for one, as_it_was in given_out)
