@@ -26,7 +26,7 @@ from bench import (
 )
 from bench import tx2 as tx2_stages
 from bench.flow import Backlog, shares
-from bench.local import Local, exchange_up
+from bench.local import Local, Spent, exchange_up
 from bench.profiles import profiled
 from bench.table import Figure, as_data, as_markdown
 from common.config import Settings
@@ -78,9 +78,9 @@ async def _singles(bench: Bench) -> list[Figure]:
     return [*figures, _cpu_an_order(bench, before, bench.backlog.given - first)]
 
 
-def _cpu_an_order(bench: Bench, before: dict[str, float], count: int) -> Figure:
+def _cpu_an_order(bench: Bench, before: Spent, count: int) -> Figure:
     used = bench.local.cpu_since(before)
-    return Figure("  CPU an order", sum(used.values()) * 1e6 / max(1, count), "us", "", shares(used, count))
+    return Figure("  CPU an order", used.each_us(count), "us", "", shares(used, count))
 
 
 async def _streams(bench: Bench) -> list[Figure]:

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from bench.http import Connection
+from bench.local import Spent
 from common import db
 
 MARKETS = {"BTC-USD": (5_000_000, "0.0001"), "ETH-USD": (300_000, "0.001")}
@@ -105,11 +106,13 @@ class Backlog:
             await self._seen.wait()
 
 
-def shares(used: dict[str, float], count: int) -> str:
-    """CPU in us for each of `count` orders, by process; what is below one is left out."""
-    each = {name: seconds * 1e6 / max(1, count) for name, seconds in used.items()}
+def shares(spent: Spent, count: int) -> str:
+    """CPU in us for each of `count` orders, by part (what is below one is left out), and how full the machine
+    was: where that is near 100 %, it is the sum of these that holds the figure."""
+    each = {name: seconds * 1e6 / max(1, count) for name, seconds in spent.parts.items()}
     told = [f"{name} {us:.0f}" for name, us in sorted(each.items(), key=_by_cost) if us >= 1]
-    return f"CPU us an order: {', '.join(told)}; in all {sum(each.values()):.0f}"
+    busy = 100 * spent.busy_s / max(spent.whole_s, 1e-9)
+    return f"CPU us an order: {', '.join(told)}; in all {spent.each_us(count):.0f}; cores {busy:.0f} % busy"
 
 
 def _by_cost(pair: tuple[str, float]) -> float:

@@ -55,7 +55,7 @@ async def _cost(local: Local, backlog: Backlog, size: int, before: list[Figure])
     await backlog.below(0)
     count = backlog.given - first
     spent = local.cpu_since(used)
-    cost_us = sum(spent.values()) * 1e6 / count
+    cost_us = spent.each_us(count)
     beside = f"{cost_us / before[0].value:.2f} of that at {SIZES[0]:,}; " if before else ""
     beside += shares(spent, count)
     return Figure(

@@ -22,6 +22,19 @@ STOP_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """CPU seconds: of each part, and of the machine's cores those busy with anything, out of all."""
+
+    parts: dict[str, float]
+    busy_s: float
+    whole_s: float
+
+    def each_us(self, count: int) -> float:
+        """Microseconds of all parts for each of `count` orders."""
+        return sum(self.parts.values()) * 1e6 / max(1, count)
+
+
+@dataclass(frozen=True, slots=True)
 class Local:
     host: str
     port: int
@@ -56,14 +69,16 @@ class Local:
             sizes[name] = sizes.get(name, 0) + process.memory_info().rss
         return sizes
 
-    def cpu_seconds(self) -> dict[str, float]:
-        """CPU time used so far by each part, by what its command line says it is."""
-        used: dict[str, float] = {}
+    def cpu_seconds(self) -> Spent:
+        """CPU time used so far: by each part, by what its command line says it is, and by this load."""
+        used = {"the load itself": time.process_time()}
         for process in psutil.Process(self.pid).children(recursive=True):
             times = process.cpu_times()
             name = _name(process.cmdline())
             used[name] = used.get(name, 0.0) + times.user + times.system
-        return used
+        machine = psutil.cpu_times()
+        whole_s = sum(machine) - machine.guest - machine.guest_nice  # Those count in `user` too.
+        return Spent(used, whole_s - machine.idle - machine.iowait, whole_s)
 
     def daemons(self) -> dict[str, int]:
         """The process id of each daemon, by the name of the instance."""
@@ -74,10 +89,11 @@ class Local:
                 found[name] = process.pid
         return found
 
-    def cpu_since(self, before: dict[str, float]) -> dict[str, float]:
-        """CPU time used since `cpu_seconds` gave `before`, by part."""
+    def cpu_since(self, before: Spent) -> Spent:
+        """What was used since `cpu_seconds` gave `before`."""
         now = self.cpu_seconds()
-        return {name: now_s - before.get(name, 0.0) for name, now_s in now.items()}
+        parts = {name: now_s - before.parts.get(name, 0.0) for name, now_s in now.parts.items()}
+        return Spent(parts, now.busy_s - before.busy_s, now.whole_s - before.whole_s)
 
 
 def _name(words: list[str]) -> str:

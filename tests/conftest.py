@@ -1,5 +1,6 @@
 """Fixtures of all tests: the real servers, a fresh database, an exchange, and the seed of what is random."""
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if config.option.seed is None:
-        config.option.seed = random.randrange(1 << 32)
+        config.option.seed = int(os.environ.get("TEST_SEED") or random.randrange(1 << 32))
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(config.option.seed)
 

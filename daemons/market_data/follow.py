@@ -16,6 +16,10 @@ from common.telemetry import get_logger
 from daemons.market_data import metrics
 
 POLL_S = 0.5
+RECORDS = 500
+# What comes within this time of the last records is read together: a read costs more than what it brings.
+# Private updates do not wait for it, the settler tells them directly.
+TOGETHER_S = 0.02
 RETRY_S = (0.2, 5.0)
 
 log = get_logger(__name__)
@@ -115,7 +119,7 @@ class _Reading:
             if self._position >= self._first_end:
                 follow.progress.caught_up(follow.partition)
                 await self._maybe_go_back(source)
-            records = await source.poll(max_wait_s=POLL_S)
+            records = await source.poll(max_wait_s=POLL_S, max_records=RECORDS)
             if records:
                 if records[0].offset != self._position:
                     log.warning("read from another place", topic=follow.topic, partition=follow.partition)
@@ -124,6 +128,8 @@ class _Reading:
                 await follow.take(follow.partition, records)
                 self._position = records[-1].offset + 1
             self._lag.set(max(0, (source.known_end() or 0) - self._position))
+            if 0 < len(records) < RECORDS:
+                await anyio.sleep(TOGETHER_S)
 
     async def _maybe_go_back(self, source: Reader) -> None:
         end = source.known_end()

@@ -1,7 +1,8 @@
 """TX1: the holds, the orders, the commands and their outbox rows, in one transaction (I1, I2, I9).
 
 One `Placement` owns one session and runs one transaction at a time, in three round trips: lock and
-look, hold and take the sequence, write and commit. `planning` decides between them.
+look, hold and take the sequence, write and commit. `planning` decides between them. A few new orders need
+two: their partitions are known before anything is looked up, and deciding about them holds up nobody.
 
 Does not promise: fairness between batches. Who calls decides what stands in a batch, and in what order.
 """
@@ -24,6 +25,8 @@ from daemons.order_service.requests import Accepted, Answer, NewOrder, Request
 
 # Below this many rows, statements in the pipeline beat the round trips that a COPY needs.
 COPY_FROM_ROWS = 12
+# Up to this many new orders take their sequence with the first look.
+FEW = COPY_FROM_ROWS - 1
 
 Row = TypeVar("Row")
 
@@ -103,12 +106,14 @@ class Placement:
         """
         checked = [check(request, self._markets) for request in requests]
         lookup = lookup_for(requests, checked)
-        seen = await self._look(lookup)
+        only_new = not lookup.cancels and not lookup.sweepers
+        ahead = sorted(lookup.partitions) if only_new and len(requests) <= FEW else []
+        seen, places = await self._look(lookup, ahead)
         seen.crowded = self._backlog.crowded()
         plan = decide(requests, checked, order_ids, seen)
         plan.keyed = bool(lookup.keys)
         if plan.entries:
-            return Committed(await self._write(plan), sorted(plan.entries))
+            return Committed(await self._write(plan, places), sorted(plan.entries))
         await self._trips.rollback()
         return Committed(plan.complete(), [])
 
@@ -132,8 +137,11 @@ class Placement:
         cursor = await self._connection.execute(_BLOCKS, [count])
         return [int(first) for (first,) in await cursor.fetchall()]
 
-    async def _look(self, lookup: Lookup) -> Seen:
-        """First round trip. The users' locks come before the look-up of client order ids (I9)."""
+    async def _look(self, lookup: Lookup, ahead: Sequence[int]) -> tuple[Seen, list[sequence.Place]]:
+        """First round trip. The users' locks come before the look-up of client order ids (I9).
+
+        `ahead`: the partitions to take at once; their places.
+        """
         names, accounts = list(lookup.client_ids), sorted(lookup.accounts)
         asked: dict[str, Sequence[Param]] = {_BEGIN: (), _LOCK_USERS: [_array(sorted(lookup.users))]}
         if names:
@@ -149,6 +157,9 @@ class Placement:
             asked[_STATES] = [_array(sorted(lookup.markets))]
         if accounts:
             asked[_LOCK_ACCOUNTS] = _accounts(accounts)
+        if ahead:
+            take, given = sequence.asked(ahead)
+            asked[take] = given
         found = dict(zip(asked, await self._trips.go(list(asked.items())), strict=True))
         seen = Seen()
         for row in found.get(_KNOWN, ()):
@@ -164,7 +175,7 @@ class Placement:
             seen.states[market_id] = (status, last_price_ticks)
         for user_id, asset_id, available_atoms in found.get(_LOCK_ACCOUNTS, ()):
             seen.available[user_id, asset_id] = available_atoms
-        return seen
+        return seen, sequence.taken(found[take], ahead) if ahead else []
 
     def _known(self, row: TupleRow) -> Known:
         order_id, number, created_us, user_id, market_id, side, kind, tif, post_only, stp, *rest = row
@@ -186,30 +197,30 @@ class Placement:
         )
         return Known(Accepted(order_id, client_order_id, symbol, number, created_us, repeated=True), order)
 
-    async def _write(self, plan: Plan) -> list[Answer]:
-        """Second and third round trip: hold, take the sequence, write, commit. Gives the answers."""
+    async def _write(self, plan: Plan, ahead: Sequence[sequence.Place]) -> list[Answer]:
+        """Second and third round trip: hold, take the sequence unless it is `ahead`, write, commit."""
         partitions = sorted(plan.entries)
-        holds = sorted(plan.holds.items())
-        asked = [sequence.asked(partitions)]
-        if holds:
-            atoms = _array(atoms for _, atoms in holds)
-            asked.insert(0, (_HOLD, [*_accounts([key for key, _ in holds]), atoms]))
-        *_, rows = await self._trips.go(asked)
-        places = sequence.taken(rows, partitions)
+        asked: list[Asked] = []
+        if plan.holds:
+            keys, atoms = zip(*sorted(plan.holds.items()), strict=True)
+            asked.append((_HOLD, [*_accounts(keys), _array(atoms)]))
+        places = [place for place in ahead if place.partition in plan.entries]
+        if not places:
+            *_, rows = await self._trips.go([*asked, sequence.asked(partitions)])
+            places, asked = sequence.taken(rows, partitions), []
         for place in places:
             plan.answer(place.partition, place.first_sequence, place.time_us, self._markets.symbols)
         doubt = _doubt(plan)
-        last: list[Asked] = []
         if len(doubt.order_ids) >= COPY_FROM_ROWS:
             await self._copy(order_rows.packed(_each(plan, places, order_rows.packed_row)))
         else:
-            last += [(order_rows.INSERT, row) for row in _each(plan, places, order_rows.row)]
+            asked += [(order_rows.INSERT, row) for row in _each(plan, places, order_rows.row)]
         for place in places:
             commands = [entry.command for entry in plan.entries[place.partition]]
-            last.append(sequence.written(place, commands))
-        last += [(_SET_EFFECT, effect) for effect in plan.effects()]
+            asked.append(sequence.written(place, commands))
+        asked += [(_SET_EFFECT, effect) for effect in plan.effects()]
         self.doubt = doubt
-        await self._trips.go([*last, (_COMMIT, ())])
+        await self._trips.go([*asked, (_COMMIT, ())])
         self.doubt = None
         for place in places:
             self._backlog.grown(place.partition, len(plan.entries[place.partition]))

@@ -42,7 +42,7 @@ Checked = m.Market | ExchangeError | None
 @dataclass(slots=True)
 class Lookup:
     """Keys of the rows that a batch refers to; `accounts` are (user_id, asset_id), `keys` those of cancels
-    under an idempotency key."""
+    under an idempotency key, `partitions` those of the new orders."""
 
     users: set[int] = field(default_factory=set)
     client_ids: set[tuple[int, str]] = field(default_factory=set)
@@ -51,6 +51,7 @@ class Lookup:
     markets: set[int] = field(default_factory=set)
     accounts: set[tuple[int, int]] = field(default_factory=set)
     keys: set[tuple[int, str]] = field(default_factory=set)
+    partitions: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -181,6 +182,7 @@ def lookup_for(requests: Sequence[Request], checked: Sequence[Checked]) -> Looku
         else:
             assert market is not None
             lookup.markets.add(market.market_id)
+            lookup.partitions.add(market.partition)
             lookup.accounts.add((request.user_id, _pays(request, market).asset_id))
             if request.client_order_id:
                 lookup.client_ids.add((request.user_id, request.client_order_id))
