@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from bench.fanout_feed import MARKET
 from bench.table import Figure, as_data, as_markdown, percentile
 from daemons.local.ports import free_port
+from tests.harness.exchange import HIGH_LIMITS
 
 CLIENTS = 1_000
 UPDATES_PER_S = 200
@@ -34,7 +35,7 @@ WARM_UP_S = 1.0
 OPEN_S = 60.0
 SETTLE_S = 1.0
 AT_ONCE = 50  # Connections that are opened at the same time.
-TOGGLE_S = 0.01
+TOGGLE_S = 0.06  # As often as a client may say something, for long.
 LINE_BYTES = 64 << 20
 
 _HANDSHAKE = (
@@ -178,8 +179,10 @@ async def _open(port: int, count: int) -> list[Watcher]:
 
 
 async def _toggle(watcher: Watcher) -> None:
-    while not watcher.lost:
+    """It stays within what a client may say; if not, it is closed, and this fails."""
+    while True:
         for op in ("unsubscribe", "subscribe"):
+            assert not watcher.lost, "the client that comes and goes was closed"
             watcher.say(op, CHANNELS)
             await anyio.sleep(TOGGLE_S)
 
@@ -241,6 +244,7 @@ async def _gateway(upstream: int) -> AsyncIterator[int]:
     """A gateway that has nothing but this market-data behind it; its port."""
     port = free_port()
     own = {"PORT": port, "MARKET_DATA_WS_ADDRESS": f"127.0.0.1:{upstream}", "LOG_LEVEL": "ERROR"}
+    own |= {"LOCAL_MODE": True} | {name.upper(): limit for name, limit in HIGH_LIMITS.items()}
     nobody = {"ORDERS_INTERNAL_ADDRESS": "127.0.0.1:1", "MARKET_DATA_ADDRESS": "127.0.0.1:1"}
     env = os.environ | {f"EXCHANGE_{name}": str(value) for name, value in (own | nobody).items()}
     async with await anyio.open_process(
@@ -256,7 +260,8 @@ async def _gateway(upstream: int) -> AsyncIterator[int]:
                         await anyio.sleep(0.05)
             yield port
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):  # What it had to say of that it has printed.
+                process.kill()
 
 
 async def fanout_figures(seconds: float, clients: int = CLIENTS) -> list[Figure]:
