@@ -76,13 +76,12 @@ class Gateway:
             return await self._turn_away(call, refusal, receive, send)
         started = trio.current_time()
         reply = _Reply(call, send)
-        self._door.enter()
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
-        try:
-            await self._answer(call, handler, scope, receive, reply)
-        finally:
-            self._door.leave()
-            _account(call, reply.status, trio.current_time() - started)
+        with self._door.visit(places_orders=handler is not None) as call.visit:
+            try:
+                await self._answer(call, handler, scope, receive, reply)
+            finally:
+                _account(call, reply.status, trio.current_time() - started)
         return None
 
     async def _turn_away(self, call: Call, refusal: Busy, receive: Receive, send: Send) -> None:

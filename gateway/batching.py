@@ -20,6 +20,7 @@ from gateway import metrics
 
 LANES = 1
 RATE_SHARE = 0.3  # Of the newest call in the rate of calls.
+SIZE_SHARE = 0.1  # Of the newest entry in the size of entries.
 UNKNOWN = "It is not known whether the order was placed: send it again with the same client_order_id."
 
 log = get_logger(__name__)
@@ -75,18 +76,21 @@ class OrderBatcher:
         self._batch_orders = batch_orders
         self._queue_orders = queue_orders
         self._queued = 0
+        self._orders_each = 1.0  # Of the entries of late.
         self._orders_per_s = 0.0  # Of calls when orders wait behind them: what can be carried. 0: unknown.
         self._lanes = [_Lane() for _ in range(lanes)]
 
-    def wait_s(self) -> float:
+    def wait_s(self, coming: int = 0) -> float:
         """How long an order that comes now will wait for its call, as far as can be told; 0 in calm.
 
-        What waits, at the rate of late; and no less than the oldest has waited, when calls hang.
+        What waits, at the rate of late; and no less than the oldest has waited, when calls hang. `coming`
+        entries of the usual size wait too, without being here yet.
         """
         if not self._queued:
             return 0.0
         oldest_s = min(lane.entries[0].since_s for lane in self._lanes if lane.entries)
-        by_rate_s = self._queued / self._orders_per_s if self._orders_per_s else 0.0
+        ahead = self._queued + coming * self._orders_each
+        by_rate_s = ahead / self._orders_per_s if self._orders_per_s else 0.0
         return max(by_rate_s, trio.current_time() - oldest_s)
 
     async def run(self) -> None:
@@ -107,6 +111,7 @@ class OrderBatcher:
             raise Busy("Too many orders are waiting; nothing was done with this one. Send it again.")
         entry = _Entry(user_id, orders, request_id)
         self._queued += len(orders)
+        self._orders_each += SIZE_SHARE * (len(orders) - self._orders_each)
         metrics.queued_orders.set(self._queued)
         self._lanes[user_id % len(self._lanes)].put(entry)
         try:

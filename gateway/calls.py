@@ -30,6 +30,13 @@ class Claim:
         return f"{self.name}.{index}"
 
 
+class Visit(Protocol):
+    """That a call is inside (see `gateway.door`)."""
+
+    def queued(self) -> None:
+        """Its orders go into the queue now."""
+
+
 class Client(Protocol):
     """The other end of the connection that a call came by."""
 
@@ -55,6 +62,7 @@ class Call:
     limit_headers: tuple[tuple[bytes, bytes], ...] = ()  # For the answer, whatever it will be.
     client: Client | None = None
     claim: Claim | None = None  # When it has an Idempotency-Key.
+    visit: Visit | None = None
 
     _by_name: dict[bytes, bytes] | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -6,40 +6,52 @@ Asked before the body is read and before anybody is identified, so that to turn 
               the queue is as long as what is done in that time, however fast the exchange is just then
     requests  no more than `most_requests` are being answered at once
 
-Cancels, reads and what operators ask pass the first bound: they ease the load, or are needed to see it.
+Who has come in and is not in the queue yet (it is being identified, counted, read) counts as if it were: else
+a door that opens lets in more than the queue takes, and those hear BUSY late. Cancels, reads and what
+operators ask pass the first bound: they ease the load, or are needed to see it.
 """
 
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from common.core.errors import Busy
 from gateway import metrics
 
 
 class Door:
-    """`wait_s` tells how long an order that comes now would wait."""
+    """`wait_s(coming)` tells how long an order would wait that comes behind so many requests with orders."""
 
-    def __init__(self, wait_s: Callable[[], float], *, queue_s: float, most_requests: int) -> None:
+    def __init__(self, wait_s: Callable[[int], float], *, queue_s: float, most_requests: int) -> None:
         assert queue_s > 0
         assert most_requests > 0
         self._wait_s = wait_s
         self._queue_s = queue_s
         self._most_requests = most_requests
         self._inside = 0
+        self.coming = 0  # Requests inside that place orders and have not put them into the queue.
 
     @property
     def is_crowded(self) -> bool:
         """True when `refusal` would refuse an order."""
-        return self._inside >= self._most_requests or self._wait_s() > self._queue_s
+        return self._inside >= self._most_requests or self._waits_too_long()
+
+    def _waits_too_long(self) -> bool:
+        return self._wait_s(self.coming) > self._queue_s
 
     def refusal(self, *, places_orders: bool) -> Busy | None:
         """Why this request cannot come in now; None: it can."""
         if self._inside >= self._most_requests:
             metrics.turned_away.labels("requests").inc()
             return Busy("Too many requests are under way; nothing was done with this one. Send it again.")
-        if places_orders and self._wait_s() > self._queue_s:
+        if places_orders and self._waits_too_long():
             metrics.turned_away.labels("orders").inc()
             return Busy("Orders wait too long already; nothing was done with this one. Send it again.")
         return None
+
+    def visit(self, *, places_orders: bool) -> "Visit":
+        """A block around what a request does inside."""
+        return Visit(self, places_orders=places_orders)
 
     def enter(self) -> None:
         self._inside += 1
@@ -48,3 +60,29 @@ class Door:
     def leave(self) -> None:
         self._inside -= 1
         metrics.in_flight.dec()
+
+
+class Visit:
+    """A request that is inside."""
+
+    __slots__ = ("_coming", "_door")
+
+    def __init__(self, door: Door, *, places_orders: bool) -> None:
+        self._door = door
+        self._coming = places_orders
+
+    def __enter__(self) -> Self:
+        self._door.enter()
+        self._door.coming += self._coming
+        return self
+
+    def queued(self) -> None:
+        """Its orders go into the queue now, which counts them from here on."""
+        self._door.coming -= self._coming
+        self._coming = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.queued()
+        self._door.leave()

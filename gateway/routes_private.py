@@ -117,7 +117,7 @@ class PrivateRoutes:
         named_here = call.claim is not None and not order.client_order_id
         if call.claim is not None and named_here:
             order.client_order_id = call.claim.name
-        (result,) = await self._batcher.submit(call.user_id, (order,), call.request_id)
+        (result,) = await self._submit(call, (order,))
         if result.HasField("error"):
             raise error_from_proto(result.error)
         return result.accepted, result.accepted.repeated and not named_here
@@ -153,9 +153,14 @@ class PrivateRoutes:
         if call.claim is not None:
             _name(orders, call.claim)
         valid = [order for order in orders if isinstance(order, pb.NewOrder)]
-        placed = await self._batcher.submit(call.user_id, valid, call.request_id) if valid else ()
+        placed = await self._submit(call, valid) if valid else ()
         each = iter(placed)
         return [order if isinstance(order, ExchangeError) else _outcome(next(each)) for order in orders]
+
+    async def _submit(self, call: Call, orders: Sequence[pb.NewOrder]) -> list[pb.SubmitResult]:
+        if call.visit is not None:
+            call.visit.queued()
+        return await self._batcher.submit(call.user_id, orders, call.request_id)
 
     def _batch_answer(
         self,

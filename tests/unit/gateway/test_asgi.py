@@ -41,7 +41,7 @@ class Client:
             "type": kind, "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
             "headers": list(headers),
         }  # fmt: skip
-        door = Door(lambda: self.oldest_s, queue_s=0.5, most_requests=10)
+        door = Door(lambda _: self.oldest_s, queue_s=0.5, most_requests=10)
         app = Gateway(self._routed, {("POST", "/hot"): self._hot}, door, body_limit_bytes=LIMIT_BYTES)
         await app(scope, self._receive, self._send)
 

@@ -8,7 +8,7 @@ import trio
 from common.core.errors import Busy, ExchangeError, InsufficientFunds, Unavailable
 from exchange.v1 import internal_pb2 as internal
 from exchange.v1 import orders_pb2 as pb
-from gateway.batching import OrderBatcher
+from gateway.batching import SIZE_SHARE, OrderBatcher
 from tests.harness.virtual_time import Backend, virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -257,6 +257,10 @@ async def test_the_wait_is_told_by_what_waits_and_how_fast_it_went() -> None:
             nursery.start_soon(batcher.submit, 1, orders(*names), "r")
         await trio.sleep(0.001)
         assert batcher.wait_s() == pytest.approx(CALL_S * 3, rel=0.01)  # Thirty, at ten a call.
+        usual = 1.0
+        for _ in range(5):
+            usual += SIZE_SHARE * (10 - usual)
+        assert batcher.wait_s(2) == pytest.approx(CALL_S * (3 + 2 * usual / 10), rel=0.01)
 
     await run_with(batcher, body)
     assert batcher.wait_s() == 0
