@@ -35,10 +35,10 @@ async def end_to_end(
     placed_s: dict[str, float] = {}  # By PostgreSQL's clock, from TX1 to the arrival of the update.
     async with connected(host, port) as connection:
         tokens = [await join(connection), await join(connection)]
-    async with anyio.create_task_group() as group:
+    jobs_in, jobs = anyio.create_memory_object_stream[Job](1_000)
+    async with anyio.create_task_group() as group, jobs_in:
         for token in tokens:
             await group.start(_listen, f"ws://{host}:{port}/ws", token, came_s, placed_s)
-        jobs_in, jobs = anyio.create_memory_object_stream[Job](1_000)
         for index in range(CONNECTIONS):
             group.start_soon(_send, host, port, jobs.clone() if index else jobs, sent_s, answered_s)
         await _emit(jobs_in, tokens, orders_per_s, WARM_UP_S + seconds)
@@ -90,7 +90,7 @@ async def _send(
     sent_s: dict[str, float],
     answered_s: dict[str, float],
 ) -> None:
-    async with connected(host, port) as connection:
+    async with jobs, connected(host, port) as connection:
         async for token, order in jobs:
             request = connection.prepare("POST", "/api/v1/orders", token, order)
             sent_s[order["client_order_id"]] = time.perf_counter()

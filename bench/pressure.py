@@ -71,7 +71,7 @@ class Pressure:
         self.told = Told()
         self.lag: list[float] = []
         self.resident: dict[str, list[float]] = defaultdict(list)
-        self.eased_s = self.empty_s = 0.0
+        self.eased_s = 0.0
 
     async def run(self) -> None:
         async with connected(self._local.host, self._local.port) as connection:
@@ -92,7 +92,6 @@ class Pressure:
                 self.eased_s = self._now_s()
                 await self._emit(jobs_in, self.plan.after_s, CALM_SHARE)
             await self._backlog.below(0)
-            self.empty_s = self._now_s()
             watching.cancel_scope.cancel()
 
     def _now_s(self) -> float:
@@ -162,10 +161,16 @@ class Pressure:
             ),
             Figure("  refused, a batch: p99", percentile(refuse, 99) * 1e3, "ms"),
             Figure("  most that waited to be settled", max(self.lag), "orders"),
-            Figure("  settled again after", self.empty_s - self.eased_s, "s"),
+            Figure("  as little waits to be settled as before after", self._settled_again_s(), "s"),
             Figure("  memory grew most: " + most, grown[most], "MiB"),
             Figure("  answers other than 202 and 503", told.other.total(), "", "0"),
         ]
+
+    def _settled_again_s(self) -> int:
+        """Seconds from the end of the pressure until the backlog is what it was in the calm before it."""
+        calm = max(self.lag[: int(self.plan.calm_s)])
+        after = self.lag[int(self.eased_s) + 1 :]
+        return next((second for second, lag in enumerate(after) if lag <= calm), len(after))
 
     def picture(self) -> str:
         seconds = range(len(self.lag))
@@ -194,11 +199,11 @@ class Pressure:
 
 
 async def pressure(
-    local: Local, backlog: Backlog, sustainable_per_s: float, picture: Path | None
+    local: Local, backlog: Backlog, sustainable_per_s: float, picture: Path | None, plan: Plan = TWICE
 ) -> list[Figure]:
     """`sustainable_per_s`: orders settled, as measured in the same run."""
     await backlog.below(0)
-    one = Pressure(local, backlog, sustainable_per_s, TWICE)
+    one = Pressure(local, backlog, sustainable_per_s, plan)
     await one.run()
     if picture is not None:
         await anyio.Path(picture).write_text(one.picture())
