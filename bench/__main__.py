@@ -30,6 +30,7 @@ from bench.local import Local, Spent, exchange_up
 from bench.profiles import profiled
 from bench.table import Figure, as_data, as_markdown
 from common.config import Settings
+from common.topics import ensure_topics
 
 MIB = 1 << 20
 
@@ -50,7 +51,8 @@ Load = Callable[[Bench], Awaitable[list[Figure]]]
 
 async def _limits(bench: Bench) -> list[Figure]:
     run = bench.local.run
-    settings = Settings(kafka_bootstrap=str(run["kafka_bootstrap"]), topic_prefix=str(run["topic_prefix"]))
+    settings = Settings(kafka_bootstrap=str(run["kafka_bootstrap"]), topic_prefix=limits.PREFIX)
+    await ensure_topics(settings)
     return [
         await limits.commit_limit(str(run["postgres_url"])),
         await limits.kafka_limit(settings),
@@ -148,13 +150,13 @@ LOADS: dict[str, Load] = {
     "sustained": _sustained,
     "pressure": _pressure,
     "spike": _spike,
+    "growth": _growth,  # The last one: it leaves a million orders behind.
 }
 # Longer, or of interest to who works on that part: by name alone.
 ALONE_ON_DEMAND: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
     "tx2": _tx2_alone,
     "gateway": gateway.gateway_alone,
 }
-ON_DEMAND: dict[str, Load] = {"growth": _growth}
 
 
 async def run(
@@ -162,11 +164,11 @@ async def run(
 ) -> list[Figure]:
     """Measure each once; `seconds` is the length of those that have none of their own."""
     figures: list[Figure] = []
-    alone, loads = ALONE | ALONE_ON_DEMAND, LOADS | ON_DEMAND
+    alone = ALONE | ALONE_ON_DEMAND
     for name in (one for one in wanted if one in alone):
         print(f"{name} ...", flush=True)
         _take(figures, await alone[name](seconds))
-    asked = [one for one in wanted if one in loads]
+    asked = [one for one in wanted if one in LOADS]
     if not asked:
         return figures
     async with exchange_up() as local, anyio.create_task_group() as group:
@@ -176,7 +178,7 @@ async def run(
         for name in asked:
             print(f"{name} ...", flush=True)
             async with profiled(local, None if name == "limits" else profiles, name):
-                made = await loads[name](Bench(local, backlog, seconds, picture, figures))
+                made = await LOADS[name](Bench(local, backlog, seconds, picture, figures))
             _take(figures, made)
         group.cancel_scope.cancel()
     return figures
@@ -191,7 +193,7 @@ def _take(figures: list[Figure], made: list[Figure]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="What the exchange does here.")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each load (default 15)")
-    usual, rare = ALONE | LOADS, ALONE_ON_DEMAND | ON_DEMAND
+    usual, rare = ALONE | LOADS, ALONE_ON_DEMAND
     parser.add_argument(
         "--only",
         default=",".join(usual),

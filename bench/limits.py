@@ -16,6 +16,7 @@ from common.topics import topics
 from common.wire import encode_batch, encode_commands
 from daemons.local.ports import free_port
 
+PREFIX = "bench"  # Of topics of its own: market-data would read what these send, and puzzle over it.
 ROUNDS = 300
 ORDERS_A_RECORD, IN_FLIGHT = 100, 64
 

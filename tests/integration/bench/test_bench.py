@@ -13,6 +13,7 @@ from bench.local import exchange_up
 from bench.pressure import Plan
 from bench.table import Figure, as_markdown
 from common.config import Settings
+from common.topics import ensure_topics
 
 ROOT = Path(__file__).parents[3]
 # The figures of pressure are of what comes after five seconds of it.
@@ -35,10 +36,9 @@ def test_every_load_gives_its_figures(tmp_path: Path) -> None:
 
 async def _all_loads(picture: Path) -> list[Figure]:
     async with exchange_up() as local, anyio.create_task_group() as group:
-        postgres_url, kafka, prefix = (
-            str(local.run[name]) for name in ("postgres_url", "kafka_bootstrap", "topic_prefix")
-        )
-        settings = Settings(kafka_bootstrap=kafka, topic_prefix=prefix)
+        postgres_url = str(local.run["postgres_url"])
+        settings = Settings(kafka_bootstrap=str(local.run["kafka_bootstrap"]), topic_prefix=limits.PREFIX)
+        await ensure_topics(settings)
         backlog = Backlog(postgres_url)
         group.start_soon(backlog.watch)
         figures = [
