@@ -6,7 +6,7 @@ stand in `acts_of_keys`, which needs the vault.
 
 import re
 
-from common import admin, money
+from common import admin, keys, money
 from common.audit_log import DONE, REPEATED, Act, Actor, recorded
 from common.core.errors import Conflict, InvalidMarket, Malformed, NotFound
 from common.core.messages import Asset, Market, MarketStatus
@@ -46,13 +46,15 @@ class Acts:
             await known_user(self._connection, user_id)
             return await admin.create_token(self._connection, user_id)
 
-    async def revoke_tokens(self, user_id: int) -> int:
-        """How many have ended."""
+    async def revoke_user(self, user_id: int) -> tuple[int, int]:
+        """Nobody is this user any more, within seconds: how many tokens (sessions too) and keys ended."""
         async with recorded(self._connection, self._actor, Act("user revoke", f"user {user_id}")) as act:
             await known_user(self._connection, user_id)
-            count = await admin.revoke_tokens(self._connection, user_id)
-            act.outcome = DONE if count else REPEATED
-        return count
+            # Keys first: one that lives could open a session in between.
+            ended_keys = await keys.revoke_keys(self._connection, user_id)
+            ended_tokens = await admin.revoke_tokens(self._connection, user_id)
+            act.outcome = DONE if ended_tokens or ended_keys else REPEATED
+        return ended_tokens, ended_keys
 
     # ---- money ----------------------------------------------------------------------------------
 

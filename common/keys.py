@@ -28,6 +28,11 @@ ORDER BY api_key LIMIT %s FOR NO KEY UPDATE
 _COLUMNS = "api_key, user_id, label, kind, permissions, networks, created_at, expires_at, revoked_at"
 _LIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
 
+_REVOKE_ALL = """
+UPDATE api_keys SET revoked_at = clock_timestamp() WHERE user_id = %s AND revoked_at IS NULL
+    AND (expires_at IS NULL OR expires_at > clock_timestamp())
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
@@ -160,6 +165,12 @@ async def revoke_key(connection: Connection, api_key: str) -> bool:
     if cursor.rowcount == 0:
         await find_key(connection, api_key)
     return cursor.rowcount == 1
+
+
+async def revoke_keys(connection: Connection, user_id: int) -> int:
+    """Every key of the user ends, and with them their sessions; how many were live."""
+    cursor = await connection.execute(_REVOKE_ALL, [user_id])
+    return cursor.rowcount
 
 
 async def rotate_key(

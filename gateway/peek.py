@@ -20,6 +20,7 @@ _TCP_ESTABLISHED = 1
 _HEAD_END = re.compile(rb"\r?\n\r?\n")  # h11 accepts bare line feeds, so this must see them too.
 _REQUEST_LINE = re.compile(rb"GET (/[^ ?#]*)(?:\?[^ ]*)? HTTP/1\.1\r?\n")
 _UPGRADE = re.compile(rb"\nupgrade:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_FORWARDED = re.compile(rb"\n(x-forwarded-for):[ \t]*([^\r\n]*)", re.IGNORECASE)
 _REQUEST_ID = re.compile(rb"\nx-request-id:[ \t]*([^\r\n]*?)[ \t]*\r?\n", re.IGNORECASE)
 
 
@@ -49,6 +50,11 @@ class Head:
         if line is None or upgrade is None or b"websocket" not in upgrade[1].lower():
             return None
         return line[1].decode("latin1")
+
+    @property
+    def forwarded(self) -> list[tuple[bytes, bytes]]:
+        """Its headers named X-Forwarded-For, in lower case."""
+        return [(name.lower(), value) for name, value in _FORWARDED.findall(self.data)]
 
     @property
     def request_id(self) -> bytes | None:

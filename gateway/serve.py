@@ -255,7 +255,7 @@ class Front:
             async with upstream:
                 with trio.CancelScope() as scope:
                     self._splicing.add(scope)
-                    await splice(stream, upstream, _told_address(stream))
+                    await splice(stream, upstream, _told_address(stream, head, self._proxies))
         finally:
             self._splicing.discard(scope)
             self._files -= 1
@@ -274,10 +274,10 @@ def in_time(scope: trio.CancelScope, most_s: float) -> Callable[[int], None]:
     return progress
 
 
-def _told_address(stream: trio.SocketStream) -> bytes:
+def _told_address(stream: trio.SocketStream, head: Head, proxies: Proxies) -> bytes:
     """What market-data is told of a client before the client's own bytes; raises OSError when that left."""
-    client, ours = stream.socket.getpeername(), stream.socket.getsockname()
-    return proxy_line((client[0], client[1]), (ours[0], ours[1]))
+    peer, ours = stream.socket.getpeername(), stream.socket.getsockname()
+    return proxy_line((proxies.client_of(peer[0], head.forwarded), peer[1]), (ours[0], ours[1]))
 
 
 async def _refuse(stream: trio.SocketStream, error: ExchangeError, head: Head | None) -> None:

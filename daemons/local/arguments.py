@@ -116,7 +116,9 @@ def _add_user_actions(user: argparse.ArgumentParser, where: argparse.ArgumentPar
     token = actions.add_parser(
         "token", parents=[where], help="prints a new token, which cannot be shown again"
     )
-    revoke = actions.add_parser("revoke", parents=[where], help="ends all tokens of a user, within seconds")
+    revoke = actions.add_parser(
+        "revoke", parents=[where], help="ends all tokens and keys of a user, within seconds"
+    )
     deposit = actions.add_parser(
         "deposit", parents=[where], help="puts money into an account, once for each reference"
     )

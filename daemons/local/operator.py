@@ -97,8 +97,8 @@ async def run_user(arguments: argparse.Namespace, settings: Settings, progress: 
             case "token":
                 progress(await acts.create_token(arguments.user_id))
             case "revoke":
-                count = await acts.revoke_tokens(arguments.user_id)
-                progress(f"{count} tokens of user {arguments.user_id} have ended.")
+                tokens, keys = await acts.revoke_user(arguments.user_id)
+                progress(f"{tokens} tokens and {keys} keys of user {arguments.user_id} have ended.")
             case "deposit":
                 done = await acts.deposit(
                     arguments.user_id, arguments.asset, arguments.amount, arguments.reference

@@ -57,11 +57,10 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         async with self._acts(context) as acts:
             return pb.CreateTokenResponse(token=await acts.create_token(request.user_id))
 
-    async def RevokeTokens(
-        self, request: pb.RevokeTokensRequest, context: Context
-    ) -> pb.RevokeTokensResponse:
+    async def RevokeUser(self, request: pb.RevokeUserRequest, context: Context) -> pb.RevokeUserResponse:
         async with self._acts(context) as acts:
-            return pb.RevokeTokensResponse(revoked=await acts.revoke_tokens(request.user_id))
+            tokens, keys = await acts.revoke_user(request.user_id)
+        return pb.RevokeUserResponse(tokens=tokens, keys=keys)
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> pb.CreateKeyResponse:
         async with self._session() as connection:

@@ -96,7 +96,7 @@ GRPC = {
     "Admin.CreateUser": OPERATORS,
     "Admin.ListUsers": OPERATORS,
     "Admin.CreateToken": OPERATORS,
-    "Admin.RevokeTokens": OPERATORS,
+    "Admin.RevokeUser": OPERATORS,
     "Admin.CreateKey": OPERATORS,
     "Admin.ListKeys": OPERATORS,
     "Admin.RevokeKey": OPERATORS,

@@ -273,7 +273,12 @@ def test_an_operator_looks_after_users_and_markets(
     user = _user(operator, "dave")
     [listed] = operator.ListUsers(ad.ListUsersRequest(after_user_id=int(user.user_id) - 1, limit=1)).users
     assert (listed.name, listed.tokens) == ("dave", 1)
-    assert operator.RevokeTokens(ad.RevokeTokensRequest(user_id=int(user.user_id))).revoked == 1
+    own = operator.CreateKey(ad.CreateKeyRequest(user_id=int(user.user_id), permissions=["READ"]))
+    ended = operator.RevokeUser(ad.RevokeUserRequest(user_id=int(user.user_id)))
+    assert (ended.tokens, ended.keys) == (1, 1)
+    [key] = operator.ListKeys(ad.ListKeysRequest(user_id=int(user.user_id))).keys
+    assert key.api_key == own.api_key
+    assert key.revoked_us > 0
     halted = operator.SetStatus(ad.SetStatusRequest(symbol="ETH-USD", status=ty.MARKET_STATUS_HALTED))
     assert halted.sequence > 0
     assert operator.SetFees(ad.SetFeesRequest(symbol="ETH-USD", taker_fee_bps=7)).sequence > halted.sequence

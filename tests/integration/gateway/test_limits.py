@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,23 @@ def test_behind_a_proxy_it_is_the_client_who_is_counted(
         for client in ("192.0.2.7", "192.0.2.8"):
             said = {"X-Forwarded-For": f"203.0.113.9, {client}"}
             assert standing(gateway.http.get("/api/v1/time", headers=said)) == (10, 1, 9)
+
+
+def test_behind_a_proxy_market_data_is_told_the_clients_address(backend: Backend, tmp_path: Path) -> None:
+    upgrade = (
+        b"GET /ws HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"X-Forwarded-For: 198.51.100.1\r\nx-forwarded-for: 203.0.113.9, 192.0.2.7\r\n\r\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(20)
+        address, log = f"127.0.0.1:{upstream.getsockname()[1]}", tmp_path / "gateway.log"
+        for trusted, client in (("127.0.0.0/8", b"192.0.2.7"), ("", b"127.0.0.1")):
+            running = running_gateway(backend, address, log, trusted_proxies=trusted)
+            with running as gateway, gateway.connect() as sock:
+                sock.sendall(upgrade)
+                accepted, _ = upstream.accept()
+                with accepted, accepted.makefile("rb") as stream:
+                    assert stream.readline().startswith(b"PROXY TCP4 " + client + b" 127.0.0.1 ")
 
 
 @pytest.mark.parametrize("how", ["hangs", "is killed"])

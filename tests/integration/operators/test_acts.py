@@ -45,9 +45,9 @@ async def test_each_act_says_who_what_and_to_whom(desk: Desk, acts: Acts) -> Non
     await did("user create", user, name="bob")
     token = await acts.create_token(user_id)
     await did("user token", user)
-    await acts.revoke_tokens(user_id)
+    await acts.revoke_user(user_id)
     await did("user revoke", user)
-    await acts.revoke_tokens(user_id)
+    await acts.revoke_user(user_id)
     await did("user revoke", user, "repeated")
     await acts.deposit(user_id, "USD", "12.50", "tx 1")
     await did("user deposit", user, asset="USD", amount="12.50", reference="tx 1")
@@ -102,7 +102,7 @@ REFUSALS: list[tuple[str, str, Callable[[Acts, int], Awaitable[object]]]] = [
     ("user create", "MALFORMED", lambda acts, _: acts.create_user("")),
     ("user create", "MALFORMED", lambda acts, _: acts.create_user("x" * 5_000)),
     ("user token", "NOT_FOUND", lambda acts, _: acts.create_token(-1)),
-    ("user revoke", "NOT_FOUND", lambda acts, user: acts.revoke_tokens(999_999)),
+    ("user revoke", "NOT_FOUND", lambda acts, user: acts.revoke_user(999_999)),
     ("user deposit", "NOT_FOUND", lambda acts, user: acts.deposit(999_999, "USD", "1", "r")),
     ("user deposit", "NOT_FOUND", lambda acts, user: acts.deposit(user, "EUR", "1", "r")),
     ("user deposit", "INVALID_QUANTITY", lambda acts, user: acts.deposit(user, "USD", "-1", "r")),
