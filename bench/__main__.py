@@ -113,10 +113,6 @@ async def _sustainable(bench: Bench) -> float:
     return next(figure.value for figure in bench.figures if figure.what == batches.SUSTAINED)
 
 
-async def _growth(bench: Bench) -> list[Figure]:
-    return await growth.growth(bench.local, bench.backlog)
-
-
 async def _weight(bench: Bench) -> list[Figure]:
     return [Figure("resident in all (PSS)", bench.local.resident_bytes() / MIB, "MiB", "<= 1,434 MiB")]
 
@@ -130,15 +126,25 @@ async def _tx1_alone(_: float) -> list[Figure]:
         return await tx1.tx1(postgres_url)
 
 
+async def _growth_alone(_: float) -> list[Figure]:
+    async with exchange_up() as local, anyio.create_task_group() as group:
+        backlog = Backlog(str(local.run["postgres_url"]))
+        group.start_soon(backlog.watch)
+        figures = await growth.growth(local, backlog)
+        group.cancel_scope.cancel()
+    return figures
+
+
 async def _tx2_alone(_: float) -> list[Figure]:
     return await tx2_stages.stages(20_000, 1_000)
 
 
-# Parts by themselves: before there is an exchange that would share the machine with them.
+# Parts by themselves, or on an exchange of their own.
 ALONE: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
     "engine": _engine_alone,
     "tx1": _tx1_alone,
     "fanout": fanout.fanout_figures,
+    "growth": _growth_alone,
 }
 LOADS: dict[str, Load] = {
     "limits": _limits,
@@ -150,7 +156,6 @@ LOADS: dict[str, Load] = {
     "sustained": _sustained,
     "pressure": _pressure,
     "spike": _spike,
-    "growth": _growth,  # The last one: it leaves a million orders behind.
 }
 # Longer, or of interest to who works on that part: by name alone.
 ALONE_ON_DEMAND: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {

@@ -1,7 +1,7 @@
 """What an order costs while the books grow to a million live orders, and how long a cold start takes then.
 
-Between two readings the books are filled with orders that rest. Not part of `make bench`, since filling takes
-minutes: `make bench ARGS="--only growth"`.
+Between two readings the books are filled with orders that rest. The exchange is fresh: what other loads leave
+in the books would count.
 """
 
 import os
