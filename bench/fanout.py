@@ -27,6 +27,8 @@ from daemons.local.ports import free_port
 from tests.harness.exchange import HIGH_LIMITS
 
 CLIENTS = 1_000
+GOAL = "<= 100 ms"  # For clients that are connected to market-data itself.
+SPLICED = "through the gateway's splice"
 UPDATES_PER_S = 200
 SLOW = 20
 CHANNELS = [f"{kind}:{MARKET.symbol}" for kind in ("depth", "trades", "ticker")]
@@ -141,7 +143,7 @@ async def fan_out(clients: int, seconds: float, *, slow: int = 0, spliced: bool 
     async with _feeding(WARM_UP_S + seconds) as (say, feed_port):
         if spliced:
             async with _gateway(feed_port) as port:
-                return await _measure(say, port, clients, slow, "through the gateway's splice")
+                return await _measure(say, port, clients, slow, SPLICED)
         return await _measure(say, feed_port, clients, slow, f"beside {slow} slow ones" if slow else "")
 
 
@@ -167,7 +169,7 @@ async def _measure(say: Any, port: int, clients: int, slow: int, how: str) -> li
                 watcher.over = True
                 if watcher.transport is not None:
                     watcher.transport.abort()
-    return _figures(watchers[:clients], came, how)
+    return _figures(watchers[:clients], came, how, "" if how == SPLICED else GOAL)
 
 
 async def _open(port: int, count: int) -> list[Watcher]:
@@ -187,7 +189,7 @@ async def _toggle(watcher: Watcher) -> None:
             await anyio.sleep(TOGGLE_S)
 
 
-def _figures(everybody: Sequence[Watcher], feed: dict[str, Any], how: str) -> list[Figure]:
+def _figures(everybody: Sequence[Watcher], feed: dict[str, Any], how: str, goal: str) -> list[Figure]:
     watchers = [watcher for watcher in everybody if not watcher.lost]
     assert watchers, "every client was closed"
     warm_s = feed["depth"][0] + WARM_UP_S
@@ -203,9 +205,7 @@ def _figures(everybody: Sequence[Watcher], feed: dict[str, Any], how: str) -> li
     measured = sum(len(watcher.came[kind]) for watcher in watchers for kind in MEASURED)
     what = f"{len(everybody):,} WebSocket clients, {UPDATES_PER_S} updates/s{', ' + how if how else ''}"
     return [
-        Figure(
-            f"{what}: p99 behind of the client that is furthest behind", max(p99s) * 1e3, "ms", "<= 100 ms"
-        ),
+        Figure(f"{what}: p99 behind of the client that is furthest behind", max(p99s) * 1e3, "ms", goal),
         Figure("  p50 of all", percentile(everything, 50) * 1e3, "ms"),
         Figure("  p99 of all", percentile(everything, 99) * 1e3, "ms"),
         Figure("  max", max(everything) * 1e3, "ms"),
