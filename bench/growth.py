@@ -30,24 +30,27 @@ async def growth(local: Local, backlog: Backlog) -> list[Figure]:
     figures: list[Figure] = []
     async with db.connect(str(local.run["postgres_url"]), "bench growth") as connection:
         for size in SIZES:
-            await _fill(local, backlog, connection, size)
-            figures.append(await _cost(local, backlog, size, figures))
+            live = await _fill(local, backlog, connection, size)
+            figures.append(await _cost(local, backlog, live, figures))
         figures.append(await _cold_start(local, backlog, connection))
     return figures
 
 
-async def _fill(local: Local, backlog: Backlog, connection: db.Connection, size: int) -> None:
-    """Until so many orders are live."""
+async def _fill(local: Local, backlog: Backlog, connection: db.Connection, size: int) -> int:
+    """Until so many orders are live, or a few thousand more; gives how many."""
     live = await _number(connection, _LIVE)
     async with sending(local, Sent(), backlog, HIGH, touch=0.0, behind=BEHIND):
         first = backlog.given
         while live + backlog.given - first < size:
             await backlog.look()
     await backlog.below(0)
-    print(f"  {await _number(connection, _LIVE):,} live orders", flush=True)
+    live = await _number(connection, _LIVE)
+    print(f"  {live:,} live orders", flush=True)
+    return live
 
 
-async def _cost(local: Local, backlog: Backlog, size: int, before: list[Figure]) -> Figure:
+async def _cost(local: Local, backlog: Backlog, live: int, before: list[Figure]) -> Figure:
+    """Of the next `MEASURED` orders, of which some rest too."""
     used, first = local.cpu_seconds(), backlog.given
     async with sending(local, Sent(), backlog, HIGH):
         while backlog.given - first < MEASURED:
@@ -56,10 +59,10 @@ async def _cost(local: Local, backlog: Backlog, size: int, before: list[Figure])
     count = backlog.given - first
     spent = local.cpu_since(used)
     cost_us = spent.each_us(count)
-    beside = f"{cost_us / before[0].value:.2f} of that at {SIZES[0]:,}; " if before else ""
+    beside = f"{cost_us / before[0].value:.2f} of the first; " if before else ""
     beside += shares(spent, count)
     return Figure(
-        f"CPU an order with {size:,} live ones, all parts", cost_us, "us", "flat within 20 %", beside
+        f"CPU an order with {live:,} live ones, all parts", cost_us, "us", "flat within 20 %", beside
     )
 
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,26 +56,34 @@ class Local:
         assert isinstance(ports, dict)
         return int(ports["own"]["order-service"]["orders_port"])
 
+    def _processes(self) -> list[psutil.Process]:
+        """All that run now. One may end at any moment: PostgreSQL's sessions and workers come and go."""
+        return psutil.Process(self.pid).children(recursive=True)
+
     def resident_bytes(self) -> int:
         """The proportional set size of everything: pages that processes share count once in all."""
-        root = psutil.Process(self.pid)
-        return sum(one.memory_full_info().pss for one in [root, *root.children(recursive=True)])
+        size_bytes = 0
+        for process in [psutil.Process(self.pid), *self._processes()]:
+            with suppress(psutil.NoSuchProcess):
+                size_bytes += process.memory_full_info().pss
+        return size_bytes
 
     def resident_by_part(self) -> dict[str, int]:
         """Bytes of each part, cheaply read: pages that processes share count for each of them."""
         sizes: dict[str, int] = {}
-        for process in psutil.Process(self.pid).children(recursive=True):
-            name = _name(process.cmdline())
-            sizes[name] = sizes.get(name, 0) + process.memory_info().rss
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                name = _name(process.cmdline())
+                sizes[name] = sizes.get(name, 0) + process.memory_info().rss
         return sizes
 
     def cpu_seconds(self) -> Spent:
         """CPU time used so far: by each part, by what its command line says it is, and by this load."""
         used = {"the load itself": time.process_time()}
-        for process in psutil.Process(self.pid).children(recursive=True):
-            times = process.cpu_times()
-            name = _name(process.cmdline())
-            used[name] = used.get(name, 0.0) + times.user + times.system
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                times, name = process.cpu_times(), _name(process.cmdline())
+                used[name] = used.get(name, 0.0) + times.user + times.system
         machine = psutil.cpu_times()
         whole_s = sum(machine) - machine.guest - machine.guest_nice  # Those count in `user` too.
         return Spent(used, whole_s - machine.idle - machine.iowait, whole_s)
@@ -83,10 +91,11 @@ class Local:
     def daemons(self) -> dict[str, int]:
         """The process id of each daemon, by the name of the instance."""
         found = {}
-        for process in psutil.Process(self.pid).children(recursive=True):
-            name = process.environ().get("EXCHANGE_INSTANCE", "")
-            if name:
-                found[name] = process.pid
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                name = process.environ().get("EXCHANGE_INSTANCE", "")
+                if name:
+                    found[name] = process.pid
         return found
 
     def cpu_since(self, before: Spent) -> Spent:
