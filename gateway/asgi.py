@@ -77,7 +77,7 @@ class Gateway:
         started = trio.current_time()
         reply = _Reply(call, send)
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
-        with self._door.visit(places_orders=handler is not None) as call.visit:
+        with self._door.visit() as call.visit:
             try:
                 await self._answer(call, handler, scope, receive, reply)
             finally:
@@ -100,6 +100,8 @@ class Gateway:
             return await reply.answer(error_answer(error))
         if handler is not None:
             call.route = call.path
+            if call.visit is not None:
+                call.visit.comes()
             return await reply.answer(await handler(call))
         scope["call"] = call
         return await self._routed(scope, _replay(call.body, receive), reply.forward)

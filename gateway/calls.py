@@ -33,6 +33,9 @@ class Claim:
 class Visit(Protocol):
     """That a call is inside (see `gateway.door`)."""
 
+    def comes(self) -> None:
+        """It has orders, and all of it is here."""
+
     def queued(self) -> None:
         """Its orders go into the queue now."""
 

@@ -6,9 +6,10 @@ Asked before the body is read and before anybody is identified, so that to turn 
               the queue is as long as what is done in that time, however fast the exchange is just then
     requests  no more than `most_requests` are being answered at once
 
-Who has come in and is not in the queue yet (it is being identified, counted, read) counts as if it were: else
-a door that opens lets in more than the queue takes, and those hear BUSY late. Cancels, reads and what
-operators ask pass the first bound: they ease the load, or are needed to see it.
+What is inside with its whole body and not in the queue yet (it is being identified, counted, read) counts as
+if it were: else a door that opens lets in more than the queue takes, and those hear BUSY late. A body that
+does not come keeps nobody out. Cancels, reads and what operators ask pass the first bound: they ease the
+load, or are needed to see it.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class Door:
         self._queue_s = queue_s
         self._most_requests = most_requests
         self._inside = 0
-        self.coming = 0  # Requests inside that place orders and have not put them into the queue.
+        self.coming = 0  # Requests that will put orders into the queue in a moment.
 
     @property
     def is_crowded(self) -> bool:
@@ -49,9 +50,9 @@ class Door:
             return Busy("Orders wait too long already; nothing was done with this one. Send it again.")
         return None
 
-    def visit(self, *, places_orders: bool) -> "Visit":
+    def visit(self) -> "Visit":
         """A block around what a request does inside."""
-        return Visit(self, places_orders=places_orders)
+        return Visit(self)
 
     def enter(self) -> None:
         self._inside += 1
@@ -67,14 +68,19 @@ class Visit:
 
     __slots__ = ("_coming", "_door")
 
-    def __init__(self, door: Door, *, places_orders: bool) -> None:
+    def __init__(self, door: Door) -> None:
         self._door = door
-        self._coming = places_orders
+        self._coming = False
 
     def __enter__(self) -> Self:
         self._door.enter()
-        self._door.coming += self._coming
         return self
+
+    def comes(self) -> None:
+        """It has orders, and all of it is here."""
+        assert not self._coming
+        self._coming = True
+        self._door.coming += 1
 
     def queued(self) -> None:
         """Its orders go into the queue now, which counts them from here on."""

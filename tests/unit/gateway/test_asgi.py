@@ -33,6 +33,7 @@ class Client:
         self.sent: list[dict[str, Any]] = []
         self.routed = 0
         self.oldest_s = 0.0  # What the door hears of the queue.
+        self.coming: list[int] = []  # How many the door thought to be coming, at each step of this one.
 
     async def ask(
         self, path: str = "/hot", kind: str = "http", headers: Sequence[tuple[bytes, bytes]] = ()
@@ -42,6 +43,7 @@ class Client:
             "headers": list(headers),
         }  # fmt: skip
         door = Door(lambda _: self.oldest_s, queue_s=0.5, most_requests=10)
+        self.door = door
         app = Gateway(self._routed, {("POST", "/hot"): self._hot}, door, body_limit_bytes=LIMIT_BYTES)
         await app(scope, self._receive, self._send)
 
@@ -58,6 +60,7 @@ class Client:
 
     async def _hot(self, call: Call) -> Answer:
         self.calls.append(call)
+        self.coming.append(self.door.coming)
         return Answer(202, b"{}")
 
     async def _routed(self, scope: Any, receive: Any, send: Any) -> None:
@@ -67,6 +70,7 @@ class Client:
         await send({"type": "http.response.body", "body": b""})
 
     async def _receive(self) -> dict[str, Any]:
+        self.coming.append(self.door.coming)
         while self._parts and isinstance(self._parts[0], float):
             await trio.sleep(self._parts.pop(0))  # type: ignore[arg-type]  # Just seen to be a float.
         part = self._parts.pop(0) if self._parts else b""
@@ -90,6 +94,16 @@ async def test_a_hot_route_gets_the_whole_body_and_its_id() -> None:
     await client.ask(headers=[*body_of(2), (b"x-request-id", b"mine")])
     assert [(call.body, call.request_id, call.route) for call in client.calls] == [(b"ab", "mine", "/hot")]
     assert (client.status, client.header(b"x-request-id")) == (202, b"mine")
+
+
+async def test_it_counts_as_coming_when_its_body_is_here_and_not_before() -> None:
+    client = Client([b"a", 0.1, b"b"])
+    await client.ask(headers=body_of(2))
+    assert client.coming == [0, 0, 1]  # Two parts of the body, and the handler.
+    assert client.door.coming == 0
+    client = Client([b"a", b"b"])
+    await client.ask("/other", headers=CHUNKED)
+    assert set(client.coming) == {0}
 
 
 async def test_other_paths_go_on_with_the_body_that_was_read() -> None:
